@@ -1,0 +1,1 @@
+"""Retrieval as a service: from a user's embedding to the movies nearest to it."""

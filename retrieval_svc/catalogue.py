@@ -1,0 +1,120 @@
+"""The catalogue as retrieval uses it: which movies pass a filter, and which match a title."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from twotower.errors import InvalidRequest
+from twotower.features import Bools, Ints
+from twotower.tables import Catalogue
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which movies may be found; an empty genre list or an absent year sets no condition."""
+
+    genres_any: Sequence[str] = ()
+    genres_all: Sequence[str] = ()
+    genres_none: Sequence[str] = ()
+    year_min: int | None = None
+    year_max: int | None = None
+
+    def __bool__(self) -> bool:
+        return any(
+            [
+                self.genres_any,
+                self.genres_all,
+                self.genres_none,
+                self.year_min is not None,
+                self.year_max is not None,
+            ]
+        )
+
+
+class MovieFinder:
+    """Finds rows of a catalogue by filter, by id and by title."""
+
+    def __init__(self, catalogue: Catalogue, genres: Sequence[str]) -> None:
+        """`genres`: the genre vocabulary."""
+        self._catalogue = catalogue
+        self._column = {genre: column for column, genre in enumerate(genres)}
+        self._genres = catalogue.genre_matrix(genres)
+        self._titles = [_fold(title) for title in catalogue.titles]
+
+    def passing(self, condition: Filter) -> Bools:
+        """Which movies pass the filter: bool (movies,).
+
+        Raises InvalidRequest for an unknown genre or a year_min above year_max.
+        """
+        if (
+            condition.year_min is not None
+            and condition.year_max is not None
+            and condition.year_min > condition.year_max
+        ):
+            raise InvalidRequest(
+                f"filter.year_min: {condition.year_min} is above year_max, {condition.year_max}",
+                field="filter.year_min",
+            )
+        years = self._catalogue.years
+        passing = np.ones(len(years), dtype=np.bool_)
+        if condition.genres_any:
+            passing &= self._having("genres_any", condition.genres_any).any(axis=1)
+        if condition.genres_all:
+            passing &= self._having("genres_all", condition.genres_all).all(axis=1)
+        if condition.genres_none:
+            passing &= ~self._having("genres_none", condition.genres_none).any(axis=1)
+        if condition.year_min is not None:
+            passing &= years >= condition.year_min  # False for NaN: no year, no pass
+        if condition.year_max is not None:
+            passing &= years <= condition.year_max
+        return passing
+
+    def rows_of(self, movie_ids: Iterable[int]) -> Ints:
+        """The rows of those of the movies that the catalogue has, in no order: int64."""
+        row_of = self._catalogue.row_of
+        return np.array(
+            [row_of[movie_id] for movie_id in movie_ids if movie_id in row_of], dtype=np.int64
+        )
+
+    def titled(self, title: str, limit: int) -> list[int]:
+        """The rows whose title has all the words of `title`, the closest first.
+
+        A title that is the words comes before one that starts with them, and that before any
+        other; among those as close, the most rated comes first.
+        """
+        sought = _fold(title)
+        words = sought.split()
+        if not words:
+            return []
+        found = [
+            (_distance(folded, sought), -int(self._catalogue.rating_counts[row]), row)
+            for row, folded in enumerate(self._titles)
+            if all(word in folded for word in words)
+        ]
+        return [row for _, _, row in sorted(found)[:limit]]
+
+    def _having(self, field: str, genres: Sequence[str]) -> Bools:
+        for place, genre in enumerate(genres):
+            if genre not in self._column:
+                path = f"filter.{field}[{place}]"
+                known = ", ".join(self._column)
+                raise InvalidRequest(
+                    f"{path}: no such genre as {genre!r}, the genres are {known}", field=path
+                )
+        return self._genres[:, [self._column[genre] for genre in genres]]
+
+
+def _distance(title: str, sought: str) -> int:
+    if title == sought:
+        return 0
+    return 1 if title.startswith(sought) else 2
+
+
+def _fold(text: str) -> str:
+    """Text without letter case, accents and repeated spaces."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())

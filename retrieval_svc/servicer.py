@@ -1,0 +1,198 @@
+"""gRPC to the retriever and back; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+
+from retrieval_svc.catalogue import Filter
+from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
+from twotower.batch import answer_rows, only_answer, record_batch
+from twotower.errors import InvalidRequest, RequestError, to_proto
+from twotower.metrics import stage
+from twotower.models import ModelPool
+from twotower.tables import Catalogue
+from twotower.v1 import retrieval_pb2 as rpc
+from twotower.v1.retrieval_pb2_grpc import RetrievalServiceServicer
+
+_MAX_MOVIE_IDS = 1000
+_MAX_TITLE = 200
+
+
+class RetrievalServicer(RetrievalServiceServicer):
+    """`twotower.v1.RetrievalService` over a pool of models."""
+
+    def __init__(self, models: ModelPool[Retriever]) -> None:
+        self._models = models
+
+    def RetrieveMovies(  # noqa: N802 - the name is the contract's
+        self, request: rpc.RetrieveMoviesRequest, _context: grpc.ServicerContext
+    ) -> rpc.RetrieveMoviesResponse:
+        """Search for one user: a batch of one."""
+        return only_answer(self._retrieve([request]))
+
+    def BatchRetrieveMovies(  # noqa: N802
+        self, request: rpc.BatchRetrieveMoviesRequest, _context: grpc.ServicerContext
+    ) -> rpc.BatchRetrieveMoviesResponse:
+        """Search for several users; a faulty row fails alone."""
+        answers = self._retrieve(request.users)
+        record_batch("BatchRetrieveMovies", request.users, answers)
+        return rpc.BatchRetrieveMoviesResponse(
+            results=[
+                rpc.RetrieveMoviesResult(request_id=row.request_id, error=to_proto(answer))
+                if isinstance(answer, RequestError)
+                else rpc.RetrieveMoviesResult(request_id=row.request_id, response=answer)
+                for row, answer in zip(request.users, answers, strict=True)
+            ]
+        )
+
+    def FindSimilarMovies(  # noqa: N802
+        self, request: rpc.FindSimilarMoviesRequest, _context: grpc.ServicerContext
+    ) -> rpc.FindSimilarMoviesResponse:
+        """Find the movies nearest to a movie."""
+        retriever = self._models.get(request.model_version)
+        found = retriever.similar(request.movie_id, request.k)
+        movies = [
+            rpc.SimilarMovie(movie=_movie(retriever.catalogue, row), score=score)
+            for row, score in zip(found.hits.rows.tolist(), found.hits.scores.tolist(), strict=True)
+        ]
+        return rpc.FindSimilarMoviesResponse(
+            movies=movies,
+            model_version=retriever.model_version,
+            shortfall=_shortfall(found, request.k),
+        )
+
+    def GetMovies(  # noqa: N802
+        self, request: rpc.GetMoviesRequest, _context: grpc.ServicerContext
+    ) -> rpc.GetMoviesResponse:
+        """Look movies up by id."""
+        if not 0 < len(request.movie_ids) <= _MAX_MOVIE_IDS:
+            raise InvalidRequest(
+                f"movie_ids: {len(request.movie_ids)} ids, allowed are 1 to {_MAX_MOVIE_IDS}",
+                field="movie_ids",
+            )
+        retriever = self._models.get(request.model_version)
+        row_of = retriever.catalogue.row_of
+        return rpc.GetMoviesResponse(
+            movies=[
+                _movie(retriever.catalogue, row_of[movie_id])
+                for movie_id in request.movie_ids
+                if movie_id in row_of
+            ],
+            missing_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id not in row_of],
+            model_version=retriever.model_version,
+        )
+
+    def SearchMovies(  # noqa: N802
+        self, request: rpc.SearchMoviesRequest, _context: grpc.ServicerContext
+    ) -> rpc.SearchMoviesResponse:
+        """Find movies by title."""
+        if not 0 < len(request.title) <= _MAX_TITLE:
+            raise InvalidRequest(
+                f"title: has {len(request.title)} characters, allowed are 1 to {_MAX_TITLE}",
+                field="title",
+            )
+        if not 0 < request.limit <= MAX_K:
+            raise InvalidRequest(f"limit: {request.limit}, allowed are 1 to {MAX_K}", field="limit")
+        retriever = self._models.get(request.model_version)
+        rows = retriever.finder.titled(request.title, request.limit)
+        return rpc.SearchMoviesResponse(
+            movies=[_movie(retriever.catalogue, row) for row in rows],
+            model_version=retriever.model_version,
+        )
+
+    def ListModels(  # noqa: N802
+        self, _request: rpc.RetrievalServiceListModelsRequest, _context: grpc.ServicerContext
+    ) -> rpc.RetrievalServiceListModelsResponse:
+        """List the models served and refused."""
+        return rpc.RetrievalServiceListModelsResponse(
+            models=self._models.models(), refused=self._models.refused()
+        )
+
+    def _retrieve(
+        self, rows: Sequence[rpc.RetrieveMoviesRequest]
+    ) -> list[rpc.RetrieveMoviesResponse | RequestError]:
+        return answer_rows(rows, prepare=self._prepare, compute=_compute)
+
+    def _prepare(self, row: rpc.RetrieveMoviesRequest) -> tuple[Retriever, Query]:
+        if not row.embedding.model_version:
+            raise InvalidRequest(
+                "embedding.model_version: is empty, the user tower's answer has it",
+                field="embedding.model_version",
+            )
+        retriever = self._models.get(row.embedding.model_version)
+        return retriever, retriever.check(_query(row))
+
+
+def _query(row: rpc.RetrieveMoviesRequest) -> Query:
+    retrieval = np.array(row.embedding.retrieval, dtype=np.float32)
+    rating = np.array(row.embedding.rating, dtype=np.float32)
+    rated = row.embedding.rated_movie_ids if row.exclude_rated else ()
+    return Query(
+        retrieval=retrieval,
+        rating=rating if rating.size else retrieval,
+        k=row.k,
+        excluded_movie_ids=[*rated, *row.exclude_movie_ids],
+        filter=Filter(
+            genres_any=list(row.filter.genres_any),
+            genres_all=list(row.filter.genres_all),
+            genres_none=list(row.filter.genres_none),
+            year_min=row.filter.year_min if row.filter.HasField("year_min") else None,
+            year_max=row.filter.year_max if row.filter.HasField("year_max") else None,
+        ),
+    )
+
+
+def _compute(retriever: Retriever, queries: list[Query]) -> list[rpc.RetrieveMoviesResponse]:
+    with stage("search"):
+        found = retriever.retrieve(queries)
+    with stage("describe"):
+        return [
+            _response(retriever, query, answer) for query, answer in zip(queries, found, strict=True)
+        ]
+
+
+def _response(retriever: Retriever, query: Query, found: Found) -> rpc.RetrieveMoviesResponse:
+    return rpc.RetrieveMoviesResponse(
+        movies=[
+            rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
+            for row, score, rating in zip(
+                found.hits.rows.tolist(),
+                found.hits.scores.tolist(),
+                found.predicted_ratings.tolist(),
+                strict=True,
+            )
+        ],
+        model_version=retriever.model_version,
+        shortfall=_shortfall(found, query.k),
+    )
+
+
+def _shortfall(found: Found, k: int) -> rpc.Shortfall | None:
+    if found.scarcity is None:
+        return None
+    return rpc.Shortfall(
+        reason=(
+            rpc.SHORTFALL_REASON_FILTER_TOO_NARROW
+            if found.scarcity.filter_too_narrow
+            else rpc.SHORTFALL_REASON_CATALOGUE_EXHAUSTED
+        ),
+        requested=k,
+        returned=len(found.hits.rows),
+        matching_filter=found.scarcity.matching_filter,
+        excluded=found.scarcity.excluded,
+    )
+
+
+def _movie(catalogue: Catalogue, row: int) -> rpc.Movie:
+    year, mean = catalogue.years[row], catalogue.mean_ratings[row]
+    return rpc.Movie(
+        movie_id=int(catalogue.movie_ids[row]),
+        title=catalogue.titles[row],
+        year=None if np.isnan(year) else int(year),
+        genres=catalogue.genres[row],
+        rating_count=int(catalogue.rating_counts[row]),
+        mean_rating=None if np.isnan(mean) else float(mean),
+    )

@@ -1,0 +1,7 @@
+"""Training: from ratings to a bundle."""
+
+import os
+
+# Read by TensorFlow and Keras when they are imported, so set before any module here does.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -1,0 +1,70 @@
+"""Ratings by row: the form in which they are split, summed and learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from training.movielens import Dataset
+from twotower.features import Floats, Histories, Ints, MovieSums
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """n ratings: each user's and each movie's row, the rating, and when it was given.
+
+    user_rows, movie_rows, timestamps (seconds, UTC): int64 (n,). ratings: float64 (n,). `users` and
+    `movies` count the rows there are, rated or not.
+    """
+
+    user_rows: Ints
+    movie_rows: Ints
+    ratings: Floats
+    timestamps: Ints
+    users: int
+    movies: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """Number users by ascending id, and movies by their order in the (sorted) table."""
+        user_ids, user_rows = np.unique(dataset.ratings["user_id"].to_numpy(), return_inverse=True)
+        movie_ids = dataset.movies["movie_id"].to_numpy()
+        return cls(
+            user_rows=user_rows.astype(np.int64),
+            movie_rows=np.searchsorted(movie_ids, dataset.ratings["movie_id"].to_numpy()),
+            ratings=dataset.ratings["rating"].to_numpy().astype(np.float64),
+            timestamps=dataset.ratings["timestamp"].to_numpy(),
+            users=len(user_ids),
+            movies=len(movie_ids),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ratings)
+
+    def take(self, chosen: npt.NDArray[np.bool_] | Ints) -> Self:
+        """Some of the ratings, of the same users and movies."""
+        return type(self)(
+            self.user_rows[chosen],
+            self.movie_rows[chosen],
+            self.ratings[chosen],
+            self.timestamps[chosen],
+            self.users,
+            self.movies,
+        )
+
+    def by_user(self) -> Self:
+        """Ordered by user, then time, then as before."""
+        return self.take(np.lexsort((self.timestamps, self.user_rows)))
+
+    def histories(self) -> Histories:
+        """Each user's ratings, oldest first."""
+        ordered = self.by_user()
+        counts = np.bincount(ordered.user_rows, minlength=self.users)
+        return Histories(np.concatenate([[0], np.cumsum(counts)]), ordered.movie_rows, ordered.ratings)
+
+    def movie_sums(self) -> MovieSums:
+        """Sums over each movie's ratings."""
+        return MovieSums.of(self.movie_rows, self.ratings, self.movies)

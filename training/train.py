@@ -1,0 +1,231 @@
+"""Fitting the two towers to ratings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.config import Recipe
+from training.interactions import Interactions
+from training.movielens import Dataset
+from training.towers import build_tower, join_towers
+from twotower.features import (
+    Bools,
+    FeatureRows,
+    FeatureSpec,
+    Floats,
+    Histories,
+    MovieSums,
+    UserSums,
+)
+
+Inputs = tuple[FeatureRows, FeatureRows]
+OnEpoch = Callable[[int, float, float | None], None]
+"""Called after each epoch with its number (from 1), training loss, and validation loss if any."""
+
+
+@dataclass(frozen=True)
+class MovieContent:
+    """What is known of the movies beside ratings.
+
+    vocabulary: the genres' names. genres: bool (movies, genres). years: float64 (movies,), NaN
+    where missing.
+    """
+
+    vocabulary: tuple[str, ...]
+    genres: Bools
+    years: Floats
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """The content of the movie table; genres in alphabetical order."""
+        of_movies = dataset.movies["genres"].tolist()
+        vocabulary = tuple(sorted(set().union(*of_movies)))
+        column = {genre: index for index, genre in enumerate(vocabulary)}
+        matrix = np.zeros((len(of_movies), len(vocabulary)), dtype=np.bool_)
+        for row, genres in enumerate(of_movies):
+            matrix[row, [column[genre] for genre in genres]] = True
+        years = dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan)
+        return cls(vocabulary, matrix, years)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the features of a training part are made of, each target left out of its own."""
+
+    spec: FeatureSpec
+    content: MovieContent
+    users: UserSums
+    movies: MovieSums
+
+    @classmethod
+    def of(
+        cls,
+        train: Interactions,
+        content: MovieContent,
+        rating_scale: tuple[float, float],
+        damping: float,
+    ) -> Self:
+        """Sum a training part and measure its scaling; nothing else is ever looked at."""
+        users = UserSums.of(train.histories(), content.genres)
+        movies = train.movie_sums()
+        spec = FeatureSpec.fit(
+            genres=content.vocabulary,
+            rating_scale=rating_scale,
+            damping=damping,
+            users=users,
+            movies=movies,
+            years=content.years,
+            movie_genres=content.genres,
+        )
+        return cls(spec, content, users, movies)
+
+    def leaving_out(self, targets: Interactions) -> Inputs:
+        """Both towers' inputs for ratings of the training part, each without itself."""
+        genres = self.content.genres[targets.movie_rows]
+        users = self.users.leaving_out(targets.user_rows, targets.ratings, genres)
+        movies = self.movies.leaving_out(targets.movie_rows, targets.ratings)
+        years = self.content.years[targets.movie_rows]
+        return (
+            self.spec.encode_users(users.statistics()),
+            self.spec.encode_movies(movies, years, genres),
+        )
+
+    def user_rows(self) -> FeatureRows:
+        """The user tower's input for every user of the training part."""
+        return self.spec.encode_users(self.users.statistics())
+
+    def movie_rows(self) -> FeatureRows:
+        """The item tower's input for every movie."""
+        return self.spec.encode_movies(self.movies, self.content.years, self.content.genres)
+
+
+@dataclass(frozen=True)
+class TwoTowers:
+    """Fitted towers beside the statistics that feed them."""
+
+    statistics: Statistics
+    user_tower: keras.Model
+    item_tower: keras.Model
+    epochs: int
+    """How many epochs the weights have seen."""
+
+    def embed_users(self, histories: Histories) -> FeatureRows:
+        """Embeddings of any users by their ratings: float32 (n, dim) of unit norm."""
+        sums = UserSums.of(histories, self.statistics.content.genres)
+        return _embed(self.user_tower, self.statistics.spec.encode_users(sums.statistics()))
+
+    def embed_known_users(self) -> FeatureRows:
+        """Embeddings of the training part's users: float32 (users, dim) of unit norm."""
+        return _embed(self.user_tower, self.statistics.user_rows())
+
+    def embed_movies(self) -> FeatureRows:
+        """Embeddings of every movie: float32 (movies, dim) of unit norm."""
+        return _embed(self.item_tower, self.statistics.movie_rows())
+
+    def predict(self, test: Interactions) -> Floats:
+        """Predicted ratings of users of the training part: float64 (test,), within the scale."""
+        users = self.embed_known_users()[test.user_rows]
+        movies = self.embed_movies()[test.movie_rows]
+        return self.statistics.spec.unscale_ratings((users * movies).sum(axis=1))
+
+
+def fit(
+    train: Interactions,
+    content: MovieContent,
+    rating_scale: tuple[float, float],
+    recipe: Recipe,
+    *,
+    seed: int,
+    validation: Interactions | None = None,
+    epochs: int | None = None,
+    on_epoch: OnEpoch = lambda *_: None,
+) -> TwoTowers:
+    """Fit both towers by squared error on the min-max-scaled rating.
+
+    With `validation`, training stops early, and the weights are those of the best epoch; without,
+    it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights.
+    """
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    statistics = Statistics.of(train, content, rating_scale, recipe.features.damping)
+    user_tower = build_tower("user", statistics.spec.user_width, recipe.towers)
+    item_tower = build_tower("item", statistics.spec.movie_width, recipe.towers)
+    model = join_towers(user_tower, item_tower)
+    model.compile(
+        keras.optimizers.Adam(recipe.fit.learning_rate),
+        loss="mse",
+        steps_per_execution=_STEPS_PER_EXECUTION,
+        jit_compile=False,
+    )
+    stopper = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=recipe.fit.patience, restore_best_weights=True
+    )
+    history = model.fit(
+        LeaveOneOutBatches(statistics, train, recipe.fit.batch_size, seed),
+        epochs=epochs or recipe.fit.max_epochs,
+        validation_data=_held_out(statistics, validation) if validation else None,
+        validation_batch_size=4096,
+        callbacks=[stopper, _Reporter(on_epoch)] if validation else [_Reporter(on_epoch)],
+        verbose=0,
+        shuffle=False,  # the batches come shuffled
+    )
+    ran = len(history.epoch)
+    best = int(np.argmin(history.history["val_loss"])) + 1 if validation else ran
+    return TwoTowers(statistics, user_tower, item_tower, best)
+
+
+class LeaveOneOutBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """The ratings of a training part in shuffled batches, each encoded without its own target."""
+
+    def __init__(self, statistics: Statistics, train: Interactions, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._statistics = statistics
+        self._train = train
+        self._batch_size = batch_size
+        self._random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._train) / self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Inputs, Floats]:
+        start = index * self._batch_size
+        targets = self._train.take(self._order[start : start + self._batch_size])
+        scaled = self._statistics.spec.scale_ratings(targets.ratings)
+        return self._statistics.leaving_out(targets), scaled[:, None]
+
+    def on_epoch_end(self) -> None:
+        """Shuffle anew."""
+        self._order = self._random.permutation(len(self._train))
+
+
+class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
+    def __init__(self, on_epoch: OnEpoch) -> None:
+        super().__init__()
+        self._on_epoch = on_epoch
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        logs = logs or {}
+        self._on_epoch(epoch + 1, logs["loss"], logs.get("val_loss"))
+
+
+def _embed(tower: keras.Model, rows: FeatureRows) -> FeatureRows:
+    embeddings: FeatureRows = tower(rows).numpy()
+    return embeddings
+
+
+def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
+    users = statistics.user_rows()[held_out.user_rows]
+    movies = statistics.movie_rows()[held_out.movie_rows]
+    return (users, movies), statistics.spec.scale_ratings(held_out.ratings)[:, None]
+
+
+# Batches run by TensorFlow between two returns to Python: the model is small, so returning is dear.
+_STEPS_PER_EXECUTION = 64

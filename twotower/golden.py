@@ -1,0 +1,68 @@
+"""Golden requests: recorded users with their embeddings and top movies, replayed before serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from twotower.errors import BundleError
+
+EMBEDDING_TOLERANCE: Final = 1e-5
+"""Largest difference of a replayed embedding or score from the recorded one."""
+
+
+class GoldenUser(BaseModel):
+    """One recorded user: the request, the embedding it gave, and the top movies of that embedding.
+
+    Exactly one of `user_id` and `ratings` is set; no ratings at all record the cold start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: int | None = None
+    ratings: tuple[tuple[int, float], ...] | None = None
+    """(movie id, rating) pairs, oldest first."""
+    as_of: int = 0
+    """The time of the request, in seconds since 1970."""
+    retrieval: tuple[float, ...]
+    rating: tuple[float, ...] | None = None
+    """The rating embedding, where the model has one of its own."""
+    excluded_movie_ids: tuple[int, ...]
+    """The movies the user has rated, which the top leaves out."""
+    top_movie_ids: tuple[int, ...]
+    top_scores: tuple[float, ...]
+
+    def check_embedding(self, name: str, replayed: npt.NDArray[np.float32]) -> None:
+        """Raise BundleError unless `replayed` (dim,) is the recorded `name`, retrieval or rating."""
+        recorded = np.array(self.retrieval if name == "retrieval" else self.rating)
+        difference = _largest_difference(recorded, replayed)
+        if not difference <= EMBEDDING_TOLERANCE:
+            raise BundleError(
+                f"golden request of {self}: the {name} embedding differs from the recorded one by "
+                f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
+            )
+
+    def check_top(self, movie_ids: Sequence[int], scores: Sequence[float]) -> None:
+        """Raise BundleError unless the movies found are the recorded ones, in their order."""
+        if tuple(movie_ids) != self.top_movie_ids:
+            raise BundleError(
+                f"golden request of {self}: found movies {list(movie_ids)}, recorded "
+                f"{list(self.top_movie_ids)}"
+            )
+        if not _largest_difference(np.array(self.top_scores), np.array(scores)) <= EMBEDDING_TOLERANCE:
+            raise BundleError(f"golden request of {self}: the scores differ from the recorded ones")
+
+    def __str__(self) -> str:
+        if self.user_id is not None:
+            return f"user {self.user_id}"
+        return f"a user with {len(self.ratings or ())} ratings"
+
+
+def _largest_difference(recorded: npt.NDArray[np.float64], replayed: npt.NDArray[np.floating]) -> float:
+    if recorded.shape != replayed.shape:
+        return np.inf
+    return float(np.abs(recorded - replayed).max(initial=0.0))

@@ -1,0 +1,219 @@
+"""Start-up of a gRPC service: limits, health, reflection, request ids, errors, metrics, drain."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, Final, NoReturn
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from twotower.bundle import Bundle, Manifest
+from twotower.errors import (
+    InternalError,
+    OperationError,
+    RequestError,
+    SettingsError,
+    code_of,
+    to_status,
+)
+from twotower.logs import set_up_logging
+from twotower.metrics import REQUESTS, STAGE_SECONDS
+from twotower.models import M, ModelPool
+from twotower.settings import ModelServiceSettings
+
+REQUEST_ID_KEY: Final = "x-request-id"
+"""The metadata key of a call's request id."""
+
+MAX_REQUEST_ID: Final = 64
+"""Characters of a request id."""
+
+ARRIVAL: Final[ContextVar[float]] = ContextVar("arrival")
+"""When the call being answered arrived, by `time.perf_counter()`."""
+
+_OBSERVED = "/twotower."
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+log = structlog.get_logger()
+
+
+class RpcServer:
+    """A gRPC server of one service, beside health and reflection.
+
+    Its health is NOT_SERVING until `report_health(True)`.
+    """
+
+    def __init__(self, settings: ModelServiceSettings, service_name: str) -> None:
+        """`service_name` is the full name of the protobuf service."""
+        self._settings = settings
+        self._names = ("", service_name)
+        self._health = health.HealthServicer()
+        self.report_health(ready=False)
+        self.grpc = grpc.server(
+            ThreadPoolExecutor(settings.workers, thread_name_prefix="rpc"),
+            interceptors=[_Observer()],
+            options=_options(settings),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        reflection.enable_server_reflection(
+            (service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc
+        )
+
+    def report_health(self, *, ready: bool) -> None:
+        """Tell health clients whether the service can answer."""
+        for name in self._names:
+            self._health.set(name, _SERVING if ready else _NOT_SERVING)
+
+    def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, then refuse new calls and let those under way end.
+
+        Raises SettingsError where a port is taken.
+        """
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        address = f"{self._settings.host}:{self._settings.port}"
+        port = self._bind(address)
+        metrics_server = self._serve_metrics()
+        self.grpc.start()
+        log.info("listening", address=f"{self._settings.host}:{port}")
+        stop.wait()
+        log.info("draining")
+        self._health.enter_graceful_shutdown()
+        self.grpc.stop(self._settings.drain_seconds).wait()
+        if metrics_server:
+            metrics_server.shutdown()
+        log.info("stopped")
+
+    def _bind(self, address: str) -> int:
+        try:
+            return self.grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            raise SettingsError(f"cannot listen on {address}: is the port taken?") from error
+
+    def _serve_metrics(self) -> Any:
+        if not self._settings.metrics_port:
+            return None
+        try:
+            server, _ = start_http_server(self._settings.metrics_port, self._settings.host)
+        except OSError as error:
+            address = f"{self._settings.host}:{self._settings.metrics_port}"
+            raise SettingsError(f"cannot serve metrics on {address}: {error.strerror}") from error
+        return server
+
+
+def serve_models(
+    settings: ModelServiceSettings,
+    service_name: str,
+    load: Callable[[Manifest, Bundle], M],
+    register: Callable[[ModelPool[M], grpc.Server], None],
+) -> None:
+    """Serve the promoted models of a folder of bundles over gRPC, until told to stop.
+
+    `load` makes the served model of a bundle; `register` adds the servicer to the server. Healthy once
+    a model is loaded. Raises SettingsError where a port is taken.
+    """
+    set_up_logging(service_name, settings.log_level)
+    server = RpcServer(settings, service_name)
+    models = ModelPool(
+        settings.bundles,
+        load,
+        poll_seconds=settings.poll_seconds,
+        keep_seconds=settings.keep_seconds,
+        on_change=lambda: server.report_health(ready=models.ready),
+    )
+    register(models, server.grpc)
+    models.start()
+    try:
+        server.serve()
+    finally:
+        models.stop()
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Run a process's main function; an error of ours becomes one line on standard error, status 1."""
+    try:
+        main()
+    except OperationError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def check_request_id(request_id: str) -> str:
+    """The request id, or a new one for an empty or unfit one (it ends up in logs and headers)."""
+    fit = 0 < len(request_id) <= MAX_REQUEST_ID and all(c.isalnum() or c in "-_.:" for c in request_id)
+    return request_id if fit and request_id.isascii() else uuid.uuid4().hex
+
+
+def _options(settings: ModelServiceSettings) -> Sequence[tuple[str, int]]:
+    age_ms = int(settings.max_connection_age_seconds * 1000)
+    return (
+        ("grpc.so_reuseport", 0),  # a taken port must be an error, not a silent sharing
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_connection_age_ms", age_ms),
+        ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+
+
+class _Observer(grpc.ServerInterceptor):
+    """Around every unary call: its request id, its errors as statuses, its log line, its metrics."""
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_OBSERVED):
+            return handler
+        arrival = time.perf_counter()
+        method = handler_call_details.method.rpartition("/")[2]
+        metadata = dict(handler_call_details.invocation_metadata or ())
+        request_id = check_request_id(str(metadata.get(REQUEST_ID_KEY, "")))
+        behaviour = handler.unary_unary
+
+        def observed(request: Any, context: grpc.ServicerContext) -> Any:
+            failure: RequestError | None = None
+            ARRIVAL.set(arrival)
+            structlog.contextvars.bind_contextvars(request_id=request_id, method=method)
+            try:
+                response = behaviour(request, context)
+            except RequestError as error:
+                failure = error
+            except Exception:
+                log.exception("request failed")
+                failure = InternalError(f"internal error; request id {request_id}")
+            _record(method, failure, time.perf_counter() - arrival)
+            structlog.contextvars.clear_contextvars()
+            if failure:
+                context.abort_with_status(to_status(failure))
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(
+            observed,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _record(method: str, failure: RequestError | None, seconds: float) -> None:
+    code = code_of(failure).grpc.name if failure else "OK"
+    REQUESTS.labels(method, code).inc()
+    STAGE_SECONDS.labels(method).observe(seconds)
+    log.info("request", code=code, ms=round(seconds * 1000, 3), reason=str(failure or ""))

@@ -1,0 +1,171 @@
+"""The tables of a bundle: the catalogue (movies.csv) and the known users' ratings (histories.npz)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from twotower.errors import BundleError
+from twotower.features import Bools, Floats, Histories, Ints
+
+_COLUMNS = ["movie_id", "title", "year", "genres", "rating_count", "mean_rating"]
+_GENRE_SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The movies of a model, ascending by id; a movie's place is its row in every array of the model.
+
+    movie_ids: int64 (movies,). titles: str, may be empty. years: float64, NaN where missing.
+    genres: a tuple of names each. rating_counts: int64. mean_ratings: float64, NaN without ratings.
+    """
+
+    movie_ids: Ints
+    titles: tuple[str, ...]
+    years: Floats
+    genres: tuple[tuple[str, ...], ...]
+    rating_counts: Ints
+    mean_ratings: Floats
+
+    def __len__(self) -> int:
+        return len(self.movie_ids)
+
+    def genre_matrix(self, vocabulary: Sequence[str]) -> Bools:
+        """Which movie has which genre: bool (movies, genres), columns as in `vocabulary`."""
+        column = {genre: index for index, genre in enumerate(vocabulary)}
+        matrix = np.zeros((len(self), len(column)), dtype=np.bool_)
+        for row, genres in enumerate(self.genres):
+            matrix[row, [column[genre] for genre in genres]] = True
+        return matrix
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """Row by movie id."""
+        return {movie_id: row for row, movie_id in enumerate(self.movie_ids.tolist())}
+
+    def write(self) -> bytes:
+        """The table as CSV, UTF-8."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for row, movie_id in enumerate(self.movie_ids.tolist()):
+            year, mean = self.years[row], self.mean_ratings[row]
+            writer.writerow(
+                [
+                    movie_id,
+                    self.titles[row],
+                    "" if np.isnan(year) else int(year),
+                    _GENRE_SEPARATOR.join(self.genres[row]),
+                    int(self.rating_counts[row]),
+                    "" if np.isnan(mean) else repr(float(mean)),
+                ]
+            )
+        return text.getvalue().encode()
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """Parse `movies.csv`. Raises BundleError naming the line at fault."""
+        reader = csv.reader(io.StringIO(content.decode(), newline=""))
+        if next(reader, None) != _COLUMNS:
+            raise BundleError(f"movies.csv: the first line is not {','.join(_COLUMNS)}")
+        try:
+            rows = [_parse_movie(row) for row in reader]
+        except ValueError as error:
+            raise BundleError(f"movies.csv, line {reader.line_num}: {error}") from error
+        ids, titles, years, genres, counts, means = zip(*rows, strict=True) if rows else ((),) * 6
+        catalogue = cls(
+            movie_ids=np.array(ids, dtype=np.int64),
+            titles=titles,
+            years=np.array(years, dtype=np.float64),
+            genres=genres,
+            rating_counts=np.array(counts, dtype=np.int64),
+            mean_ratings=np.array(means, dtype=np.float64),
+        )
+        if not len(catalogue) or catalogue.movie_ids[0] < 0 or (np.diff(catalogue.movie_ids) <= 0).any():
+            raise BundleError("movies.csv: movie ids must be 0 or more, ascending, without repetition")
+        return catalogue
+
+
+def _parse_movie(row: list[str]) -> tuple[int, str, float, tuple[str, ...], int, float]:
+    movie_id, title, year, genres, rating_count, mean_rating = row
+    return (
+        int(movie_id),
+        title,
+        float(year or "nan"),
+        tuple(genres.split(_GENRE_SEPARATOR)) if genres else (),
+        int(rating_count),
+        float(mean_rating or "nan"),
+    )
+
+
+@dataclass(frozen=True)
+class UserHistories:
+    """The known users' ratings, users ascending by id, each user's ratings oldest first.
+
+    user_ids: int64 (users,). offsets: int64 (users + 1,). movie_ids, timestamps (seconds, UTC): int64
+    (ratings,). ratings: float32 (ratings,).
+    """
+
+    user_ids: Ints
+    offsets: Ints
+    movie_ids: Ints
+    ratings: np.ndarray[tuple[int], np.dtype[np.float32]]
+    timestamps: Ints
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def span_of(self, user_id: int) -> slice | None:
+        """Where the user's ratings lie, or None for an unknown user."""
+        place = int(np.searchsorted(self.user_ids, user_id))
+        if place == len(self) or self.user_ids[place] != user_id:
+            return None
+        return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+
+    def rows_in(self, catalogue: Catalogue) -> Histories:
+        """The same ratings by catalogue row."""
+        return Histories(
+            self.offsets,
+            np.searchsorted(catalogue.movie_ids, self.movie_ids),
+            self.ratings.astype(np.float64),
+        )
+
+    def write(self) -> bytes:
+        """The table as an uncompressed npz."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            user_ids=self.user_ids,
+            offsets=self.offsets,
+            movie_ids=self.movie_ids,
+            ratings=self.ratings,
+            timestamps=self.timestamps,
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """Parse `histories.npz`, without pickle. Raises BundleError."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                histories = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        except (ValueError, KeyError, OSError) as error:
+            raise BundleError(f"histories.npz: {error}") from error
+        ratings = len(histories.movie_ids)
+        if (
+            histories.offsets.shape != (len(histories) + 1,)
+            or histories.offsets[0] != 0
+            or histories.offsets[-1] != ratings
+            or (np.diff(histories.offsets) < 0).any()
+            or (np.diff(histories.user_ids) <= 0).any()
+            or len(histories.ratings) != ratings
+            or len(histories.timestamps) != ratings
+        ):
+            raise BundleError("histories.npz: its arrays do not fit each other")
+        return histories

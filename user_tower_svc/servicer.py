@@ -1,0 +1,108 @@
+"""gRPC to the embedder and back; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+
+from twotower.batch import answer_rows, only_answer, record_batch
+from twotower.errors import InvalidRequest, RequestError, to_proto
+from twotower.metrics import stage
+from twotower.models import ModelPool
+from twotower.v1 import embedding_pb2 as pb
+from twotower.v1 import user_tower_pb2 as rpc
+from twotower.v1.user_tower_pb2_grpc import UserTowerServiceServicer
+from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
+
+
+class UserTowerServicer(UserTowerServiceServicer):
+    """`twotower.v1.UserTowerService` over a pool of models."""
+
+    def __init__(self, models: ModelPool[UserEmbedder]) -> None:
+        self._models = models
+
+    def EmbedUser(  # noqa: N802 - the name is the contract's
+        self, request: rpc.EmbedUserRequest, _context: grpc.ServicerContext
+    ) -> rpc.EmbedUserResponse:
+        """Embed one user: a batch of one."""
+        return rpc.EmbedUserResponse(embedding=only_answer(self._embed([request])))
+
+    def BatchEmbedUsers(  # noqa: N802
+        self, request: rpc.BatchEmbedUsersRequest, _context: grpc.ServicerContext
+    ) -> rpc.BatchEmbedUsersResponse:
+        """Embed several users; a faulty row fails alone."""
+        answers = self._embed(request.users)
+        record_batch("BatchEmbedUsers", request.users, answers)
+        return rpc.BatchEmbedUsersResponse(
+            results=[
+                rpc.EmbedUserResult(request_id=row.request_id, error=to_proto(answer))
+                if isinstance(answer, RequestError)
+                else rpc.EmbedUserResult(request_id=row.request_id, embedding=answer)
+                for row, answer in zip(request.users, answers, strict=True)
+            ]
+        )
+
+    def ListModels(  # noqa: N802
+        self, _request: rpc.UserTowerServiceListModelsRequest, _context: grpc.ServicerContext
+    ) -> rpc.UserTowerServiceListModelsResponse:
+        """List the models served and refused."""
+        return rpc.UserTowerServiceListModelsResponse(
+            models=self._models.models(), refused=self._models.refused()
+        )
+
+    def _embed(self, rows: Sequence[rpc.EmbedUserRequest]) -> list[pb.UserEmbedding | RequestError]:
+        return answer_rows(rows, prepare=self._prepare, compute=_compute)
+
+    def _prepare(self, row: rpc.EmbedUserRequest) -> tuple[UserEmbedder, Profile]:
+        embedder = self._models.get(row.model_version)
+        return embedder, _profile(embedder, row)
+
+
+def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
+    has_ratings = bool(row.ratings) or row.has_ratings
+    if row.HasField("features"):
+        if has_ratings or row.HasField("user_id"):
+            raise InvalidRequest("features: goes with neither user_id nor ratings", field="features")
+        return embedder.described(
+            row.features.rating_count, row.features.mean_rating, row.features.genre_means
+        )
+    if row.HasField("user_id") and row.user_id < 0:
+        raise InvalidRequest(f"user_id: {row.user_id}, allowed is 0 or more", field="user_id")
+    if has_ratings:
+        _check_timestamps(row.ratings)
+        return embedder.rated(
+            np.array([rating.movie_id for rating in row.ratings], dtype=np.int64),
+            np.array([rating.rating for rating in row.ratings], dtype=np.float32),
+        )
+    if not row.HasField("user_id"):
+        raise InvalidRequest("user_id, ratings or features: one of them is needed", field="user_id")
+    return embedder.known_user(row.user_id, strict=row.strict)
+
+
+def _check_timestamps(ratings: Sequence[pb.Rating]) -> None:
+    timed = [rating.HasField("timestamp") for rating in ratings]
+    if any(timed) and not all(timed):
+        path = f"ratings[{timed.index(False)}].timestamp"
+        raise InvalidRequest(f"{path}: is missing; all ratings have a timestamp, or none", field=path)
+    for place, rating in enumerate(ratings):
+        if rating.timestamp < 0:
+            path = f"ratings[{place}].timestamp"
+            raise InvalidRequest(f"{path}: {rating.timestamp}, allowed is 0 or more", field=path)
+
+
+def _compute(embedder: UserEmbedder, profiles: list[Profile]) -> list[pb.UserEmbedding]:
+    with stage("embed"):
+        embedded = embedder.embed(profiles)
+    return [_to_proto(user, embedder.model_version) for user in embedded]
+
+
+def _to_proto(user: EmbeddedUser, model_version: str) -> pb.UserEmbedding:
+    return pb.UserEmbedding(
+        retrieval=user.retrieval.tolist(),
+        model_version=model_version,
+        rated_movie_ids=user.rated_movie_ids.tolist(),
+        ignored_count=user.ignored_count,
+        strategy=user.strategy,
+    )
