@@ -3,7 +3,8 @@
 from retrieval_svc.retriever import Retriever
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.settings import RetrievalSettings
-from twotower.server import run, serve_models
+from twotower.process import run
+from twotower.server import serve_models
 from twotower.v1.retrieval_pb2 import DESCRIPTOR
 from twotower.v1.retrieval_pb2_grpc import add_RetrievalServiceServicer_to_server
 

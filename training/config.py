@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twotower.errors import SettingsError
 
 _RECIPES: Final = Path(__file__).parent / "recipes"
+
+OnEpoch = Callable[[int, float, float | None], None]
+"""Called after each epoch with its number (from 1), training loss, and validation loss if any."""
 
 Positive = Annotated[int, Field(gt=0)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.config import Recipe
+from training.config import OnEpoch, Recipe
 from training.interactions import Interactions
 from training.movielens import Dataset
 from training.towers import build_tower, join_towers
@@ -26,8 +25,6 @@ from twotower.features import (
 )
 
 Inputs = tuple[FeatureRows, FeatureRows]
-OnEpoch = Callable[[int, float, float | None], None]
-"""Called after each epoch with its number (from 1), training loss, and validation loss if any."""
 
 
 @dataclass(frozen=True)

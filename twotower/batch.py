@@ -11,7 +11,8 @@ import structlog
 
 from twotower.errors import DeadlineExceeded, InternalError, InvalidRequest, RequestError
 from twotower.metrics import BATCH_SIZE
-from twotower.server import ARRIVAL, MAX_REQUEST_ID, check_request_id
+from twotower.request_ids import MAX_REQUEST_ID, check_request_id
+from twotower.server import ARRIVAL
 
 MAX_ROWS: Final = 1024
 

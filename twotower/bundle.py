@@ -376,8 +376,8 @@ def _write_array(array: Embeddings) -> bytes:
 
 def _read_array(name: str, content: bytes) -> Embeddings:
     try:
-        array: Embeddings = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array: Embeddings = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except ValueError as error:
         raise BundleError(f"{name}: {error}") from error
     return array
 

@@ -14,6 +14,7 @@ TwotowerError
 │   │   └── ModelNotServed     the named model version is not loaded here
 │   ├── DeadlineExceeded
 │   └── InternalError          a fault of our own
+│       └── BadAnswer          a service answered with what cannot be
 └── OperationError             a command or a start-up ends in it
     ├── BundleError            a bundle is missing, damaged or of another format
     ├── DataError              ratings or movies cannot be read
@@ -98,6 +99,10 @@ class InternalError(RequestError):
     """A fault of our own. The client sees an opaque text and the request id."""
 
 
+class BadAnswer(InternalError):
+    """A service answered with what cannot be, such as a score that is not finite."""
+
+
 class OperationError(TwotowerError):
     """A command or a start-up ends in it: one line, exit status 1."""
 
@@ -130,11 +135,13 @@ CODES: dict[type[RequestError], Code] = {
     UnsupportedMediaType: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 415),
     UserNotFound: Code(pb.ERROR_REASON_USER_NOT_FOUND, _STATUS.NOT_FOUND, 404),
     MovieNotFound: Code(pb.ERROR_REASON_MOVIE_NOT_FOUND, _STATUS.NOT_FOUND, 404),
+    NotFound: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.NOT_FOUND, 404),
     ModelNotServed: Code(pb.ERROR_REASON_MODEL_NOT_SERVED, _STATUS.FAILED_PRECONDITION, 503),
     NotReady: Code(pb.ERROR_REASON_NOT_READY, _STATUS.UNAVAILABLE, 503),
     Unavailable: Code(pb.ERROR_REASON_UNSPECIFIED, _STATUS.UNAVAILABLE, 503),
     DeadlineExceeded: Code(pb.ERROR_REASON_DEADLINE_EXCEEDED, _STATUS.DEADLINE_EXCEEDED, 504),
     InternalError: Code(pb.ERROR_REASON_INTERNAL, _STATUS.INTERNAL, 500),
+    BadAnswer: Code(pb.ERROR_REASON_INTERNAL, _STATUS.INTERNAL, 502),
 }
 _BY_GRPC_CODE = {code.grpc: kind for kind, code in reversed(CODES.items())} | {
     _STATUS.UNAVAILABLE: Unavailable,

@@ -252,7 +252,7 @@ def _user_columns(users: UserStatistics, global_mean: float, damping: float) -> 
     return np.column_stack(
         [
             np.log1p(users.count),
-            (mean - global_mean) * users.count / (users.count + damping),
+            _means((mean - global_mean) * users.count, users.count + damping, missing=0.0),
             np.where(known, users.genre_means - mean[:, None], 0.0),
             known,
         ]
@@ -273,7 +273,7 @@ def _movie_columns(
             np.where(np.isfinite(years), years, year_mean),
             np.isfinite(years),
             np.log1p(movies.count),
-            (movies.total - global_mean * movies.count) / (movies.count + damping),
+            _means(movies.total - global_mean * movies.count, movies.count + damping, missing=0.0),
             movie_genres,
         ]
     )

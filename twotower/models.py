@@ -139,7 +139,9 @@ class ModelPool(Generic[M]):
             self._refuse("", str(error))
             return
         wanted = [v for v in (named.current, named.previous) if v] if named else []
-        self._refused = {v: r for v, r in self._refused.items() if v in wanted}
+        if any(version not in wanted for version in self._refused):
+            self._refused = {v: r for v, r in self._refused.items() if v in wanted}
+            self._report()
         for version in wanted:
             if version not in self._loaded:
                 self._try_loading(version)

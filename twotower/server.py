@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -21,7 +19,6 @@ from prometheus_client import start_http_server
 from twotower.bundle import Bundle, Manifest
 from twotower.errors import (
     InternalError,
-    OperationError,
     RequestError,
     SettingsError,
     code_of,
@@ -30,13 +27,8 @@ from twotower.errors import (
 from twotower.logs import set_up_logging
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.models import M, ModelPool
+from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 from twotower.settings import ModelServiceSettings
-
-REQUEST_ID_KEY: Final = "x-request-id"
-"""The metadata key of a call's request id."""
-
-MAX_REQUEST_ID: Final = 64
-"""Characters of a request id."""
 
 ARRIVAL: Final[ContextVar[float]] = ContextVar("arrival")
 """When the call being answered arrived, by `time.perf_counter()`."""
@@ -139,23 +131,6 @@ def serve_models(
         server.serve()
     finally:
         models.stop()
-
-
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run a process's main function; an error of ours becomes one line on standard error, status 1."""
-    try:
-        main()
-    except OperationError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(0)
-
-
-def check_request_id(request_id: str) -> str:
-    """The request id, or a new one for an empty or unfit one (it ends up in logs and headers)."""
-    fit = 0 < len(request_id) <= MAX_REQUEST_ID and all(c.isalnum() or c in "-_.:" for c in request_id)
-    return request_id if fit and request_id.isascii() else uuid.uuid4().hex
 
 
 def _options(settings: ModelServiceSettings) -> Sequence[tuple[str, int]]:

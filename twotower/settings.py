@@ -16,17 +16,28 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class ProcessSettings(BaseSettings):
-    """Settings that every process has; each subclass sets the prefix of its environment variables."""
-
+class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="ignore",
+        populate_by_name=True,
         env_ignore_empty=True,
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_show_env_vars=True,
     )
+
+
+class BundleSettings(_Settings):
+    """Where the bundles are: the same for training and every service."""
+
+    bundles: Path = Field(
+        Path("bundles"), validation_alias="TWOTOWER_BUNDLES", description="folder of the bundles"
+    )
+
+
+class ProcessSettings(_Settings):
+    """Settings that every process has; each subclass sets the prefix of its environment variables."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in a container")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -40,7 +51,7 @@ class ProcessSettings(BaseSettings):
         Raises SettingsError naming the setting, the value and what is allowed.
         """
         try:
-            return cls(  # type: ignore[call-arg]
+            return cls(
                 _cli_prog_name=program,
                 _cli_parse_args=sys.argv[1:] if arguments is None else arguments,
             )
@@ -55,16 +66,11 @@ class ProcessSettings(BaseSettings):
         return f"{shown}={fault['input']!r}: {fault['msg']}"
 
 
-class ModelServiceSettings(ProcessSettings):
+class ModelServiceSettings(ProcessSettings, BundleSettings):
     """Settings of a gRPC service that serves models from a folder of bundles."""
 
     port: Port
     metrics_port: Port
-    bundles: Path = Field(
-        Path("bundles"),
-        validation_alias="TWOTOWER_BUNDLES",
-        description="folder of the bundles to serve",
-    )
     workers: int = Field(4, ge=1, le=64, description="threads that answer requests")
     poll_seconds: Seconds = Field(1.0, description="how often to look for a newly promoted model")
     keep_seconds: Seconds = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +53,7 @@ class Catalogue:
     def write(self) -> bytes:
         """The table as CSV, UTF-8."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text)  # its own line ends: with others, a title's are not quoted
         writer.writerow(_COLUMNS)
         for row, movie_id in enumerate(self.movie_ids.tolist()):
             year, mean = self.years[row], self.mean_ratings[row]
@@ -71,13 +72,18 @@ class Catalogue:
     @classmethod
     def read(cls, content: bytes) -> Self:
         """Parse `movies.csv`. Raises BundleError naming the line at fault."""
-        reader = csv.reader(io.StringIO(content.decode(), newline=""))
-        if next(reader, None) != _COLUMNS:
-            raise BundleError(f"movies.csv: the first line is not {','.join(_COLUMNS)}")
         try:
-            rows = [_parse_movie(row) for row in reader]
-        except ValueError as error:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            raise BundleError(f"movies.csv: {error}") from error
+        reader = csv.reader(io.StringIO(text, newline=""))
+        try:
+            header = next(reader, None)
+            rows = [_parse_movie(row) for row in reader] if header == _COLUMNS else []
+        except (ValueError, OverflowError, csv.Error) as error:
             raise BundleError(f"movies.csv, line {reader.line_num}: {error}") from error
+        if header != _COLUMNS:
+            raise BundleError(f"movies.csv: the first line is not {','.join(_COLUMNS)}")
         ids, titles, years, genres, counts, means = zip(*rows, strict=True) if rows else ((),) * 6
         catalogue = cls(
             movie_ids=np.array(ids, dtype=np.int64),
@@ -95,13 +101,17 @@ class Catalogue:
 def _parse_movie(row: list[str]) -> tuple[int, str, float, tuple[str, ...], int, float]:
     movie_id, title, year, genres, rating_count, mean_rating = row
     return (
-        int(movie_id),
+        _parse_int64(movie_id),
         title,
-        float(year or "nan"),
+        float(_parse_int64(year) if year else "nan"),
         tuple(genres.split(_GENRE_SEPARATOR)) if genres else (),
-        int(rating_count),
+        _parse_int64(rating_count),
         float(mean_rating or "nan"),
     )
+
+
+def _parse_int64(text: str) -> int:
+    return int(np.int64(int(text)))  # an OverflowError where it does not fit
 
 
 @dataclass(frozen=True)
@@ -153,10 +163,15 @@ class UserHistories:
     def read(cls, content: bytes) -> Self:
         """Parse `histories.npz`, without pickle. Raises BundleError."""
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as arrays:
                 histories = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"histories.npz: {error}") from error
+        for name in cls.__dataclass_fields__:
+            kind = np.float32 if name == "ratings" else np.int64
+            array = getattr(histories, name)
+            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != kind:
+                raise BundleError(f"histories.npz: {name} is not a row of {kind.__name__}")
         ratings = len(histories.movie_ids)
         if (
             histories.offsets.shape != (len(histories) + 1,)

@@ -1,6 +1,7 @@
 """`python -m user_tower_svc`: serve the user tower over gRPC."""
 
-from twotower.server import run, serve_models
+from twotower.process import run
+from twotower.server import serve_models
 from twotower.v1.user_tower_pb2 import DESCRIPTOR
 from twotower.v1.user_tower_pb2_grpc import add_UserTowerServiceServicer_to_server
 from user_tower_svc.embedder import UserEmbedder

@@ -1,0 +1,98 @@
+"""The gateway's ASGI application."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import twotower
+from gateway import problems
+from gateway.api import router
+from gateway.recommender import Recommender
+from gateway.settings import GatewaySettings
+from twotower.metrics import REQUESTS, STAGE_SECONDS
+from twotower.request_ids import REQUEST_ID_KEY, check_request_id
+
+_DESCRIPTION: Final = """
+Movies for anyone, in real time: for a user of the training data, for ratings given in the request, or
+for aggregates of them. Errors are problem documents (RFC 9457) that name the field, the value and what
+is allowed.
+"""
+
+log = structlog.get_logger()
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The application; it connects to the services when it is started."""
+
+    @asynccontextmanager
+    async def connected(app: FastAPI) -> AsyncIterator[None]:
+        async with Recommender(settings) as recommender:
+            app.state.recommender = recommender
+            yield
+
+    app = FastAPI(
+        title="Twotower",
+        description=_DESCRIPTION,
+        version=twotower.__version__,
+        lifespan=connected,
+        redirect_slashes=False,  # a redirected POST would lose its body
+    )
+    app.state.settings = settings
+    app.include_router(router)
+    problems.register(app)
+    app.add_middleware(
+        CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
+    )
+    app.add_middleware(_Observer)
+    return app
+
+
+class _Observer:
+    """Around every request: its id in context, answer and log; its metrics."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = check_request_id(Headers(scope=scope).get(REQUEST_ID_KEY, ""))
+        status = 500
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_KEY] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, observed_send)
+            finally:
+                _record(scope, status, time.perf_counter() - start)
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    # The route's template, not the path: a metric per movie would be one too many.
+    route = getattr(scope.get("route"), "path", "none")
+    REQUESTS.labels(f"{scope['method']} {route}", str(status)).inc()
+    STAGE_SECONDS.labels("request").observe(seconds)
+    log.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round(seconds * 1000, 3),
+    )

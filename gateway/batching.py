@@ -1,0 +1,88 @@
+"""Natural batching: what arrives while a batch is away goes together in the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from twotower.errors import DeadlineExceeded, RequestError
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError]]]
+"""Sends requests as one batch, within so many seconds; answers or errors come back in their order."""
+
+
+@dataclass(frozen=True)
+class _Row(Generic[Request, Answer]):
+    request: Request
+    deadline: float
+    answered: asyncio.Future[Answer]
+
+
+class Batcher(Generic[Request, Answer]):
+    """Sends requests in batches without ever waiting for one to fill.
+
+    A request that comes while fewer than `in_flight` batches are away leaves at once. Others wait, and
+    leave together when a batch returns. A row that its caller has given up does not leave at all.
+    """
+
+    def __init__(self, name: str, send: Send[Request, Answer], *, max_rows: int, in_flight: int) -> None:
+        """`name` is of what answers, for error texts."""
+        self._name = name
+        self._send = send
+        self._max_rows = max_rows
+        self._in_flight = in_flight
+        self._waiting: deque[_Row[Request, Answer]] = deque()
+        self._away: set[asyncio.Task[None]] = set()
+
+    async def submit(self, request: Request, deadline: float) -> Answer:
+        """Send a request with others, and return its own answer; raises its own error.
+
+        `deadline` is by the event loop's clock; past it, DeadlineExceeded.
+        """
+        loop = asyncio.get_running_loop()
+        row = _Row[Request, Answer](request, deadline, loop.create_future())
+        self._waiting.append(row)
+        # After this round of the loop, so that requests read in the same round go together.
+        loop.call_soon(self._dispatch)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await row.answered
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self._name} did not answer in time") from None
+
+    def _dispatch(self) -> None:
+        while self._waiting and len(self._away) < self._in_flight:
+            rows: list[_Row[Request, Answer]] = []
+            while self._waiting and len(rows) < self._max_rows:
+                row = self._waiting.popleft()
+                if not row.answered.done():
+                    rows.append(row)
+            if rows:
+                task = asyncio.get_running_loop().create_task(self._deliver(rows))
+                self._away.add(task)
+                task.add_done_callback(self._return)
+
+    def _return(self, task: asyncio.Task[None]) -> None:
+        self._away.discard(task)
+        self._dispatch()
+
+    async def _deliver(self, rows: list[_Row[Request, Answer]]) -> None:
+        seconds = max(row.deadline for row in rows) - asyncio.get_running_loop().time()
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = await self._send([row.request for row in rows], max(seconds, 0.001))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the rows' callers
+            answers = [error] * len(rows)
+        for row, answer in zip(rows, answers, strict=True):
+            if row.answered.done():
+                continue
+            if isinstance(answer, Exception):
+                row.answered.set_exception(answer)
+            else:
+                row.answered.set_result(answer)

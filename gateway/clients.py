@@ -1,0 +1,180 @@
+"""The two services as the gateway calls them: channels, deadlines, retries, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import grpc
+import structlog
+
+from twotower.errors import BadAnswer, RequestError, from_proto, from_rpc_error
+from twotower.metrics import BATCH_SIZE, stage
+from twotower.request_ids import REQUEST_ID_KEY
+from twotower.v1 import embedding_pb2 as pb
+from twotower.v1 import retrieval_pb2, user_tower_pb2
+from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
+from twotower.v1.user_tower_pb2_grpc import UserTowerServiceStub
+
+# Every call is a pure function, so a replica that cannot be reached is simply left for another.
+_SERVICE_CONFIG: Final = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.02s",
+                "maxBackoff": "0.2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+_OPTIONS: Final = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_receive_message_length", -1),
+    # A restarted service must be found again within seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    # A host that vanished without a word must be noticed.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+)
+
+R = TypeVar("R")
+
+log = structlog.get_logger()
+
+
+class Models(Protocol):
+    """The models of a service, as both services list them."""
+
+    @property
+    def models(self) -> Sequence[pb.Model]:
+        """Those served, the preferred one first."""
+        ...
+
+    @property
+    def refused(self) -> Sequence[pb.RefusedModel]:
+        """Those refused."""
+        ...
+
+
+class UserTowerClient:
+    """The user tower's replicas. Made within a running event loop."""
+
+    name: Final = "the user tower"
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._stub = UserTowerServiceStub(self._channel)
+
+    async def embed(
+        self, users: list[user_tower_pb2.EmbedUserRequest], seconds: float
+    ) -> list[pb.UserEmbedding | RequestError]:
+        """Embed users as one batch. Raises RequestError where the whole call fails."""
+        request = user_tower_pb2.BatchEmbedUsersRequest(users=users)
+        BATCH_SIZE.labels("BatchEmbedUsers").observe(len(users))
+        with stage("embed"):
+            response = await _call(
+                self.name, self._stub.BatchEmbedUsers(request, timeout=seconds, metadata=_metadata())
+            )
+        _check_rows(self.name, len(users), len(response.results))
+        return [
+            from_proto(row.error) if row.HasField("error") else row.embedding for row in response.results
+        ]
+
+    async def models(self, seconds: float) -> Models:
+        """The models served and refused. Raises RequestError."""
+        request = user_tower_pb2.UserTowerServiceListModelsRequest()
+        return await _call(
+            self.name, self._stub.ListModels(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._channel.close()
+
+
+class RetrievalClient:
+    """Retrieval's replicas. Made within a running event loop."""
+
+    name: Final = "retrieval"
+
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        self._stub = RetrievalServiceStub(self._channel)
+
+    async def retrieve(
+        self, users: list[retrieval_pb2.RetrieveMoviesRequest], seconds: float
+    ) -> list[retrieval_pb2.RetrieveMoviesResponse | RequestError]:
+        """Search for users as one batch. Raises RequestError where the whole call fails."""
+        request = retrieval_pb2.BatchRetrieveMoviesRequest(users=users)
+        BATCH_SIZE.labels("BatchRetrieveMovies").observe(len(users))
+        with stage("retrieve"):
+            response = await _call(
+                self.name, self._stub.BatchRetrieveMovies(request, timeout=seconds, metadata=_metadata())
+            )
+        _check_rows(self.name, len(users), len(response.results))
+        return [
+            from_proto(row.error) if row.HasField("error") else row.response for row in response.results
+        ]
+
+    async def similar(
+        self, movie_id: int, k: int, seconds: float
+    ) -> retrieval_pb2.FindSimilarMoviesResponse:
+        """The movies nearest to a movie. Raises RequestError."""
+        request = retrieval_pb2.FindSimilarMoviesRequest(movie_id=movie_id, k=k)
+        return await _call(
+            self.name, self._stub.FindSimilarMovies(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def movies(self, movie_ids: list[int], seconds: float) -> retrieval_pb2.GetMoviesResponse:
+        """Movies by id. Raises RequestError."""
+        request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids)
+        return await _call(
+            self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def search(self, title: str, limit: int, seconds: float) -> retrieval_pb2.SearchMoviesResponse:
+        """Movies by title. Raises RequestError."""
+        request = retrieval_pb2.SearchMoviesRequest(title=title, limit=limit)
+        return await _call(
+            self.name, self._stub.SearchMovies(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def models(self, seconds: float) -> Models:
+        """The models served and refused. Raises RequestError."""
+        request = retrieval_pb2.RetrievalServiceListModelsRequest()
+        return await _call(
+            self.name, self._stub.ListModels(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._channel.close()
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return ((REQUEST_ID_KEY, request_id),) if request_id else ()
+
+
+async def _call(service: str, call: Awaitable[R]) -> R:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        log.warning(
+            "call failed", service_called=service, code=error.code().name, details=error.details()
+        )
+        raise from_rpc_error(error, service) from error
+
+
+def _check_rows(service: str, sent: int, received: int) -> None:
+    if sent != received:
+        raise BadAnswer(f"{service} answered {received} rows of {sent}")

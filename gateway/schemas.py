@@ -1,0 +1,281 @@
+"""What the REST API takes and gives, as pydantic models, and their protobuf counterparts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.recommender import Recommendation
+from twotower.v1 import embedding_pb2 as pb
+from twotower.v1 import retrieval_pb2, user_tower_pb2
+
+MAX_K: Final = 100
+_INT64: Final = 2**63 - 1
+_INT32: Final = 2**31 - 1
+_MAX_GENRES: Final = 100
+
+Id = Annotated[int, Field(ge=0, le=_INT64)]
+Seconds = Annotated[int, Field(ge=0, le=_INT64, description="Seconds since 1970 (UTC).")]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Genre = Annotated[str, Field(min_length=1, max_length=100)]
+Genres = Annotated[list[Genre], Field(max_length=_MAX_GENRES)]
+Year = Annotated[int, Field(ge=-_INT32, le=_INT32)]
+K = Annotated[int, Field(ge=1, le=MAX_K, description="How many movies.")]
+
+
+class _Request(BaseModel):
+    # Strict: true is no id, "10" no number. An unknown field is more likely a slip than meant.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Rating(_Request):
+    """One rating of one movie."""
+
+    movie_id: Id
+    rating: Number = Field(description="Within the model's rating scale; MovieLens: 0.5 to 5.")
+    timestamp: Seconds | None = Field(
+        None,
+        description="When it was given. All ratings have one, or none: then the list is in time's "
+        "order, oldest first.",
+    )
+
+
+class Features(_Request):
+    """Aggregates of a user's ratings, where the ratings themselves are not at hand."""
+
+    rating_count: Annotated[int, Field(ge=1, le=2**32 - 1)]
+    mean_rating: Number
+    genre_means: Annotated[dict[Genre, Number], Field(max_length=_MAX_GENRES)] = Field(
+        {}, description="Mean rating by genre; an absent genre counts as not rated."
+    )
+
+
+class MovieFilter(_Request):
+    """Which movies may be recommended; all that is given must hold."""
+
+    genres_any: Genres = Field([], description="At least one of these.")
+    genres_all: Genres = Field([], description="All of these.")
+    genres_none: Genres = Field([], description="None of these.")
+    year_min: Year | None = Field(None, description="Released then or later.")
+    year_max: Year | None = Field(None, description="Released then or earlier.")
+
+
+class RecommendationRequest(_Request):
+    """A user - `user_id`, `ratings`, both, or `features` alone - and what to recommend."""
+
+    user_id: Id | None = Field(None, description="A user of the training data.")
+    ratings: Annotated[list[Rating], Field(max_length=10_000)] | None = Field(
+        None,
+        description="The user's ratings; with `user_id` they stand in for those known. An empty list "
+        "is a user who has rated nothing.",
+    )
+    features: Features | None = Field(None, description="In place of `user_id` and `ratings`.")
+    as_of: Seconds | None = Field(None, description="The time of the request; absent: now.")
+    k: K = 10
+    exclude_rated: bool = Field(True, description="Leave out the movies the user has rated.")
+    exclude_movie_ids: Annotated[list[Id], Field(max_length=100_000)] = Field(
+        [], description="More movies to leave out."
+    )
+    filter: MovieFilter | None = None
+
+    def user(self, *, strict: bool, request_id: str) -> user_tower_pb2.EmbedUserRequest:
+        """The user as the user tower takes it."""
+        return user_tower_pb2.EmbedUserRequest(
+            user_id=self.user_id,
+            ratings=[pb.Rating(**rating.model_dump()) for rating in self.ratings or ()],
+            has_ratings=self.ratings is not None,
+            features=(
+                user_tower_pb2.UserFeatures(**self.features.model_dump()) if self.features else None
+            ),
+            strict=strict,
+            as_of=self.as_of,
+            request_id=request_id,
+        )
+
+    def search(self, *, request_id: str) -> retrieval_pb2.RetrieveMoviesRequest:
+        """The search as retrieval takes it, the embedding apart."""
+        return retrieval_pb2.RetrieveMoviesRequest(
+            k=self.k,
+            exclude_rated=self.exclude_rated,
+            exclude_movie_ids=self.exclude_movie_ids,
+            filter=retrieval_pb2.MovieFilter(**self.filter.model_dump()) if self.filter else None,
+            request_id=request_id,
+        )
+
+
+class BatchRequest(_Request):
+    """Several requests, each answered or failing on its own."""
+
+    requests: Annotated[list[Any], Field(min_length=1, max_length=128)] = Field(
+        description="Bodies of `POST /v1/recommendations`."
+    )
+
+
+class PredictRequest(BaseModel):
+    """The first version's request."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    uid: Id
+
+
+class Movie(BaseModel):
+    """A movie of the catalogue."""
+
+    movie_id: int
+    title: str = Field(description="Without the year; empty where the data has none.")
+    year: int | None
+    genres: list[str]
+
+    @staticmethod
+    def fields_of(movie: retrieval_pb2.Movie) -> dict[str, Any]:
+        """The fields of a movie from protobuf."""
+        return {
+            "movie_id": movie.movie_id,
+            "title": movie.title,
+            "year": movie.year if movie.HasField("year") else None,
+            "genres": list(movie.genres),
+        }
+
+
+class MovieDetails(Movie):
+    """A movie of the catalogue, and how it was rated."""
+
+    rating_count: int = Field(description="Ratings the model was trained on.")
+    mean_rating: float | None
+
+    @classmethod
+    def of(cls, movie: retrieval_pb2.Movie) -> MovieDetails:
+        """From protobuf."""
+        mean = round(movie.mean_rating, 2) if movie.HasField("mean_rating") else None
+        return cls(**cls.fields_of(movie), rating_count=movie.rating_count, mean_rating=mean)
+
+
+class RecommendedMovie(Movie):
+    """A recommended movie."""
+
+    predicted_rating: float = Field(description="The rating the user would give.")
+    score: float = Field(description="What it was ranked by; -1 to 1, descending.")
+
+
+class SimilarMovie(Movie):
+    """A movie near to another."""
+
+    score: float = Field(description="Cosine of both movies' embeddings, descending.")
+
+
+class Shortfall(BaseModel):
+    """Why there are fewer movies than asked for."""
+
+    reason: Literal["filter_too_narrow", "catalogue_exhausted"]
+    requested: int
+    returned: int
+
+    @classmethod
+    def of(cls, shortfall: retrieval_pb2.Shortfall) -> Shortfall:
+        """From protobuf."""
+        return cls(
+            reason=_name(retrieval_pb2.ShortfallReason.Name(shortfall.reason), "SHORTFALL_REASON_"),
+            requested=shortfall.requested,
+            returned=shortfall.returned,
+        )
+
+
+class RecommendationResponse(BaseModel):
+    """Exactly k movies, best first; fewer only with a `shortfall`."""
+
+    items: list[RecommendedMovie]
+    model_version: str = Field(description="The one model that all of the answer is of.")
+    strategy: Literal["known_user", "inline_ratings", "features", "cold_start"] = Field(
+        description="What the recommendation rests on."
+    )
+    ignored_ratings: int = Field(description="Ratings of movies unknown to the model.")
+    shortfall: Shortfall | None
+
+    @classmethod
+    def of(cls, recommendation: Recommendation) -> RecommendationResponse:
+        """From both services' answers."""
+        user, found = recommendation
+        return cls(
+            items=[
+                RecommendedMovie(
+                    **Movie.fields_of(scored.movie),
+                    predicted_rating=round(scored.predicted_rating, 2),
+                    score=round(scored.score, 6),
+                )
+                for scored in found.movies
+            ],
+            model_version=found.model_version,
+            strategy=_name(pb.Strategy.Name(user.strategy), "STRATEGY_"),
+            ignored_ratings=user.ignored_count,
+            shortfall=_shortfall(found),
+        )
+
+
+class SimilarResponse(BaseModel):
+    """The movies nearest to a movie, nearest first."""
+
+    items: list[SimilarMovie]
+    model_version: str
+    shortfall: Shortfall | None
+
+    @classmethod
+    def of(cls, found: retrieval_pb2.FindSimilarMoviesResponse) -> SimilarResponse:
+        """From protobuf."""
+        items = [
+            SimilarMovie(**Movie.fields_of(near.movie), score=round(near.score, 6))
+            for near in found.movies
+        ]
+        return cls(items=items, model_version=found.model_version, shortfall=_shortfall(found))
+
+
+class SearchResponse(BaseModel):
+    """The movies whose title matches, the closest first."""
+
+    items: list[MovieDetails]
+    model_version: str
+
+
+class BatchResponse(BaseModel):
+    """As many results as requests, in their order."""
+
+    results: list[RecommendationResponse | Problem]
+
+
+class PredictResponse(BaseModel):
+    """The first version's answer: movie ids, best first."""
+
+    Recommended: list[int]
+
+
+class Fault(BaseModel):
+    """One field at fault."""
+
+    field: str
+    value: str | None = Field(description="What was given, shortened, if the message does not say.")
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = Field(description="Names the kind of problem, for programs.")
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[Fault] = Field([], description="The fields at fault, if any.")
+
+
+def _shortfall(
+    found: retrieval_pb2.RetrieveMoviesResponse | retrieval_pb2.FindSimilarMoviesResponse,
+) -> Shortfall | None:
+    return Shortfall.of(found.shortfall) if found.HasField("shortfall") else None
+
+
+def _name(constant: str, prefix: str) -> Any:
+    return constant.removeprefix(prefix).lower()
+
+
+BatchResponse.model_rebuild()

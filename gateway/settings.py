@@ -1,0 +1,29 @@
+"""Settings of the gateway."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from twotower.settings import Port, ProcessSettings, Seconds
+
+
+class GatewaySettings(ProcessSettings):
+    """The gateway: recommendations over REST."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    port: Port = Field(8000, description="port of the REST API; 0 for any free one")
+    user_tower: str = Field(
+        "dns:///127.0.0.1:50051", description="gRPC target of the user tower's replicas"
+    )
+    retrieval: str = Field("dns:///127.0.0.1:50052", description="gRPC target of retrieval's replicas")
+    timeout_seconds: Seconds = Field(2.0, description="how long a request may take")
+    ready_timeout_seconds: Seconds = Field(0.5, description="how long /readyz waits for a service")
+    max_batch_rows: int = Field(128, ge=1, le=1024, description="most requests that go together")
+    batches_in_flight: int = Field(
+        2, ge=1, le=64, description="batches under way at once to each service; one per replica at least"
+    )
+    max_body_bytes: int = Field(2**20, ge=2**10, le=2**28, description="largest request body to accept")
+    drain_seconds: int = Field(5, ge=1, description="how long requests under way may end at a stop")
+    cors_origins: list[str] = Field(
+        [], description="origins that browsers may call from, as a JSON list"
+    )

@@ -1,0 +1,217 @@
+"""From fitted towers to a bundle: LiteRT models, embeddings, tables, golden requests."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+
+from training.evaluate import RatingError, metrics_of
+from training.interactions import Interactions
+from training.movielens import Dataset
+from training.quiet import quiet_native_stderr
+from training.train import TwoTowers
+from twotower.bundle import Bundle, DatasetEntry, Embeddings, Manifest, write_bundle
+from twotower.errors import BundleError
+from twotower.features import FeatureRows, FeatureSpec, Histories, UserSums
+from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
+from twotower.tables import Catalogue, UserHistories
+
+_GOLDEN_USERS: Final = 12
+_GOLDEN_RATINGS: Final = 5
+_TOP: Final = 10
+_LIBRARIES: Final = ("tensorflow", "keras", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how closely the served towers follow Keras."""
+
+    manifest: Manifest
+    largest_difference: float
+    """Largest difference of any embedding value, over all users and movies."""
+    distinct_movies: int
+    """How many different vectors the movies have."""
+
+
+def export_bundle(
+    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, errors: Sequence[RatingError]
+) -> Exported:
+    """Write the bundle of towers fitted on all of `dataset`.
+
+    Raises BundleError where the LiteRT towers do not give what the Keras towers do, or the folder
+    cannot be written.
+    """
+    interactions = Interactions.of(dataset)
+    statistics = towers.statistics
+    user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
+    item_embeddings = embed(item_tower, statistics.movie_rows())
+    user_embeddings = embed(user_tower, statistics.user_rows())
+    difference = max(
+        _largest_difference("item", item_embeddings, towers.embed_movies()),
+        _largest_difference("user", user_embeddings, towers.embed_known_users()),
+    )
+    catalogue = _catalogue(dataset, interactions)
+    histories = _user_histories(dataset, interactions)
+    bundle = Bundle(
+        features=statistics.spec,
+        user_tower=user_tower,
+        item_tower=item_tower,
+        item_embeddings=item_embeddings,
+        rating_embeddings=None,
+        catalogue=catalogue,
+        histories=histories,
+        golden=tuple(_golden_users(statistics.spec, catalogue, histories, user_tower, item_embeddings)),
+        extras={
+            "user_tower.keras": _to_keras(towers.user_tower),
+            "item_tower.keras": _to_keras(towers.item_tower),
+            "evaluation.json": json.dumps([asdict(error) for error in errors], indent=1).encode(),
+        },
+    )
+    entry = DatasetEntry(
+        name=dataset.name,
+        digest=dataset.digest,
+        users=interactions.users,
+        movies=interactions.movies,
+        ratings=len(interactions),
+    )
+    manifest = write_bundle(
+        root,
+        bundle,
+        recipe=recipe,
+        dataset=entry,
+        metrics=metrics_of(list(errors)),
+        libraries={name: version(name) for name in _LIBRARIES},
+    )
+    return Exported(manifest, difference, len(np.unique(item_embeddings, axis=0)))
+
+
+def to_litert(tower: keras.Model) -> bytes:
+    """The tower as a LiteRT model, its batch size free."""
+    return _exported(lambda path: tower.export(path, format="litert", verbose=False), ".tflite")
+
+
+def embed(tower: bytes, features: FeatureRows) -> Embeddings:
+    """Run a LiteRT tower: float32 (n, features) to float32 (n, dim)."""
+    with quiet_native_stderr():
+        interpreter = Interpreter(model_content=tower, num_threads=1)
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], features.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], features)
+    interpreter.invoke()
+    embeddings: Embeddings = interpreter.get_tensor(made["index"])
+    return embeddings
+
+
+def _golden_users(
+    spec: FeatureSpec,
+    catalogue: Catalogue,
+    histories: UserHistories,
+    user_tower: bytes,
+    item_embeddings: Embeddings,
+) -> list[GoldenUser]:
+    """Known users from the shortest to the longest history, some by their first ratings, a stranger."""
+    lengths = np.diff(histories.offsets)
+    spread = np.linspace(0, len(histories) - 1, min(_GOLDEN_USERS, len(histories))).round().astype(int)
+    chosen = np.argsort(lengths, kind="stable")[np.unique(spread)]
+    spans = [slice(int(histories.offsets[u]), int(histories.offsets[u + 1])) for u in chosen]
+    known = [histories.user_ids[user] for user in chosen]
+    starts = [slice(span.start, min(span.stop, span.start + _GOLDEN_RATINGS)) for span in spans[::3]]
+    asked = [*spans, *starts, slice(0, 0)]
+    movie_rows = [np.searchsorted(catalogue.movie_ids, histories.movie_ids[span]) for span in asked]
+    sums = UserSums.of(
+        Histories(
+            np.cumsum([0, *map(len, movie_rows)], dtype=np.int64),
+            np.concatenate(movie_rows),
+            np.concatenate([histories.ratings[span] for span in asked]).astype(np.float64),
+        ),
+        catalogue.genre_matrix(spec.genres),
+    )
+    embeddings = embed(user_tower, spec.encode_users(sums.statistics()))
+    return [
+        _golden_user(
+            user_id=int(known[place]) if place < len(known) else None,
+            rated=(histories.movie_ids[span], histories.ratings[span]),
+            embedding=embedding,
+            catalogue=catalogue,
+            item_embeddings=item_embeddings,
+        )
+        for place, (span, embedding) in enumerate(zip(asked, embeddings, strict=True))
+    ]
+
+
+def _golden_user(
+    *,
+    user_id: int | None,
+    rated: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    embedding: npt.NDArray[np.float32],
+    catalogue: Catalogue,
+    item_embeddings: Embeddings,
+) -> GoldenUser:
+    movie_ids, ratings = rated
+    scores = (item_embeddings.astype(np.float64) * embedding).sum(axis=1).astype(np.float32)
+    best = np.lexsort((catalogue.movie_ids, -scores))
+    top = best[~np.isin(catalogue.movie_ids[best], movie_ids)][:_TOP]
+    pairs = tuple(zip(movie_ids.tolist(), ratings.tolist(), strict=True))
+    return GoldenUser(
+        user_id=user_id,
+        ratings=pairs if user_id is None else None,
+        retrieval=tuple(embedding.tolist()),
+        excluded_movie_ids=tuple(sorted(movie_ids.tolist())),
+        top_movie_ids=tuple(catalogue.movie_ids[top].tolist()),
+        top_scores=tuple(scores[top].tolist()),
+    )
+
+
+def _catalogue(dataset: Dataset, interactions: Interactions) -> Catalogue:
+    sums = interactions.movie_sums()
+    return Catalogue(
+        movie_ids=dataset.movies["movie_id"].to_numpy(),
+        titles=tuple(dataset.movies["title"]),
+        years=dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan),
+        genres=tuple(dataset.movies["genres"]),
+        rating_counts=sums.count.astype(np.int64),
+        mean_ratings=sums.means(),
+    )
+
+
+def _user_histories(dataset: Dataset, interactions: Interactions) -> UserHistories:
+    ordered = interactions.by_user()
+    return UserHistories(
+        user_ids=np.unique(dataset.ratings["user_id"].to_numpy()),
+        offsets=interactions.histories().offsets,
+        movie_ids=dataset.movies["movie_id"].to_numpy()[ordered.movie_rows],
+        ratings=ordered.ratings.astype(np.float32),
+        timestamps=ordered.timestamps,
+    )
+
+
+def _largest_difference(name: str, served: Embeddings, fitted: Embeddings) -> float:
+    difference = float(np.abs(served - fitted).max())
+    if not difference <= EMBEDDING_TOLERANCE:
+        raise BundleError(
+            f"the {name} tower gives other embeddings in LiteRT than in Keras: they differ by "
+            f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
+        )
+    return difference
+
+
+def _to_keras(tower: keras.Model) -> bytes:
+    return _exported(tower.save, ".keras")
+
+
+def _exported(write: Callable[[str], object], suffix: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"tower{suffix}"
+        write(str(path))
+        return path.read_bytes()
