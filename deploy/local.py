@@ -71,9 +71,8 @@ def _check_ports(ports: Mapping[str, int]) -> None:
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
-            raise SettingsError(
-                f"port {port} cannot be listened on ({error.strerror}); set {name} to another"
-            ) from error
+            fault = os.strerror(error.errno).lower()
+            raise SettingsError(f"port {port}: {fault}; set {name} to another") from error
 
 
 def _train() -> None:

@@ -9,11 +9,13 @@ from training.config import TowerConfig
 
 def build_tower(name: str, width: int, config: TowerConfig) -> keras.Model:
     """Dense relu layers, a linear one, L2-normalised: (n, width) to (n, dim) of unit norm."""
+    # Named, or Keras would count the layers of a process, and the exported bytes with them.
     features = keras.Input((width,), name=f"{name}_features")
     hidden = features
-    for units in config.hidden:
-        hidden = keras.layers.Dense(units, activation="relu")(hidden)
-    embedding = keras.layers.UnitNormalization(name="embedding")(keras.layers.Dense(config.dim)(hidden))
+    for depth, units in enumerate(config.hidden, start=1):
+        hidden = keras.layers.Dense(units, activation="relu", name=f"hidden_{depth}")(hidden)
+    linear = keras.layers.Dense(config.dim, name="linear")(hidden)
+    embedding = keras.layers.UnitNormalization(name="embedding")(linear)
     return keras.Model(features, embedding, name=f"{name}_tower")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from twotower.errors import SettingsError
 
@@ -57,6 +58,8 @@ class ProcessSettings(_Settings):
             )
         except ValidationError as error:
             raise SettingsError("; ".join(map(cls._describe, error.errors()))) from error
+        except UnreadableSetting as error:  # a list or the like, and not JSON
+            raise SettingsError(f"{error}: {error.__cause__}") from error
 
     @classmethod
     def _describe(cls, fault: Any) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import GENRES, LAW, MOVIES, Trap, make_catalogue, make_histories
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from builders import GENRES, LAW, MOVIES, Trap, make_catalogue, make_histories
 from twotower.errors import BundleError
 from twotower.tables import Catalogue, UserHistories
 

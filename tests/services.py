@@ -1,0 +1,162 @@
+"""Starts the product's real processes on free ports, and stops them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait_until(condition: Any, what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Poll until `condition()` is true; fail the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Service:
+    """One process of the product, its standard output in `log_path`."""
+
+    module: str
+    port: int
+    log_path: Path
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONWARNINGS": "error", **self.environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=20)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def log(self) -> list[dict[str, Any]]:
+        """The JSON lines written so far."""
+        lines = self.log_path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def is_serving(self) -> bool:
+        """What gRPC health says."""
+        try:
+            with grpc.insecure_channel(self.address) as channel:
+                answer = HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@dataclass
+class Stack:
+    """The three services, talking to each other."""
+
+    bundles: Path
+    user_tower: Service
+    retrieval: Service
+    gateway: Service
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.gateway.address}"
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+    def wait_ready(self) -> None:
+        wait_until(self.is_ready, "the gateway ready")
+
+
+@contextmanager
+def running(service: Service) -> Iterator[Service]:
+    """The service while the block runs; killed if it does not stop in order."""
+    service.start()
+    try:
+        yield service
+    finally:
+        try:
+            service.stop()
+        except subprocess.TimeoutExpired:
+            service.process.kill()
+            service.process.wait()
+            raise
+
+
+def model_service(module: str, bundles: Path, logs: Path, **settings: str) -> Service:
+    """A user tower or retrieval service over a folder of bundles; settings by their short names."""
+    prefix = {"user_tower_svc": "USER_TOWER", "retrieval_svc": "RETRIEVAL"}[module]
+    port = free_port()
+    environment = {
+        "TWOTOWER_BUNDLES": str(bundles),
+        f"{prefix}_PORT": str(port),
+        f"{prefix}_METRICS_PORT": "0",
+        f"{prefix}_POLL_SECONDS": "0.1",
+        **{f"{prefix}_{name.upper()}": value for name, value in settings.items()},
+    }
+    return Service(module, port, logs / f"{module}-{port}.log", environment)
+
+
+def gateway_service(user_tower: str, retrieval: str, logs: Path, **settings: str) -> Service:
+    """A gateway in front of two gRPC targets; settings by their short names."""
+    port = free_port()
+    environment = {
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_USER_TOWER": user_tower,
+        "GATEWAY_RETRIEVAL": retrieval,
+        **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
+    }
+    return Service("gateway", port, logs / f"gateway-{port}.log", environment)
+
+
+@contextmanager
+def running_stack(bundles: Path, logs: Path, **gateway_settings: str) -> Iterator[Stack]:
+    """All three services over a folder of bundles, ready to answer."""
+    user_tower = model_service("user_tower_svc", bundles, logs)
+    retrieval = model_service("retrieval_svc", bundles, logs)
+    gateway = gateway_service(user_tower.address, retrieval.address, logs, **gateway_settings)
+    with ExitStack() as services:
+        for service in (user_tower, retrieval, gateway):
+            services.enter_context(running(service))
+        stack = Stack(bundles, user_tower, retrieval, gateway)
+        stack.wait_ready()
+        yield stack
