@@ -116,5 +116,5 @@ def _distance(title: str, sought: str) -> int:
 
 def _fold(text: str) -> str:
     """Text without letter case, accents and repeated spaces."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", text).casefold()  # "№" is "No" only then
     return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())

@@ -61,7 +61,8 @@ RATING_COUNTS: Final = {3: 4, 7: 2, 10: 6, 42: 1, 2**33: 3}
 def unit_rows(generator: np.random.Generator, rows: int, dim: int = DIM) -> Embeddings:
     """Random vectors of unit norm: float32 (rows, dim)."""
     vectors = generator.normal(size=(rows, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
 
 
 def rank(
@@ -86,7 +87,7 @@ def make_histories() -> UserHistories:
         user_ids=np.array(list(RATING_COUNTS), dtype=np.int64),
         offsets=np.cumsum([0, *counts], dtype=np.int64),
         movie_ids=np.concatenate(rated),
-        ratings=generator.integers(1, 11, sum(counts)).astype(np.float32) / 2,
+        ratings=(generator.integers(1, 11, sum(counts)) / 2).astype(np.float32),
         timestamps=1_500_000_000 + np.arange(sum(counts), dtype=np.int64),
     )
 

@@ -104,12 +104,12 @@ def embed(tower: bytes, features: FeatureRows) -> Embeddings:
     """Run a LiteRT tower: float32 (n, features) to float32 (n, dim)."""
     with quiet_native_stderr():
         interpreter = Interpreter(model_content=tower, num_threads=1)
-    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], features.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], features)
-    interpreter.invoke()
-    embeddings: Embeddings = interpreter.get_tensor(made["index"])
+        (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(given["index"], features.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], features)
+        interpreter.invoke()
+        embeddings: Embeddings = interpreter.get_tensor(made["index"])
     return embeddings
 
 

@@ -12,6 +12,7 @@ from training.movielens import Dataset, read_dataset
 from training.report import PROTOCOLS, Reporter
 from training.splits import Split, random_split, temporal_split
 from training.train import MovieContent, TwoTowers, fit
+from twotower.bundle import check_writable
 from twotower.errors import DataError
 
 
@@ -21,6 +22,7 @@ def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter)
     How many epochs to fit is found on the validation part of the temporal protocol; the test parts are
     touched to report only. Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
+    check_writable(bundles)
     chosen = load_recipe(recipe)
     dataset = read_dataset(data)
     interactions = Interactions.of(dataset)

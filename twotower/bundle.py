@@ -21,8 +21,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -216,12 +218,11 @@ def write_bundle(
     named = draft.model_copy(update={"model_version": draft.computed_version()})
     manifest = named.model_copy(update={"digest": named.computed_digest()})
     if (root / manifest.model_version).exists():
-        read_bundle(root, manifest.model_version)
-        return read_manifest(root, manifest.model_version)
-    with partial_folder(root, manifest.model_version) as folder:
+        return read_bundle(root, manifest.model_version)[0]
+    files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
+    with _writing(root), partial_folder(root, manifest.model_version) as folder:
         for name, content in files.items():
             write_atomically(folder / name, content)
-        write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
 
 
@@ -322,8 +323,25 @@ def list_versions(root: Path) -> list[str]:
     return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)]
 
 
+def check_writable(root: Path) -> None:
+    """Raise BundleError now where a bundle could not be written into `root` later."""
+    with _writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+
+
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{root} cannot be written to: {error.strerror}") from error
+
+
 def _point(root: Path, current: Current) -> Current:
-    write_atomically(root / CURRENT, current.model_dump_json().encode() + b"\n")
+    with _writing(root):
+        write_atomically(root / CURRENT, current.model_dump_json().encode() + b"\n")
     return current
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import builders
 import numpy as np
@@ -269,7 +270,7 @@ def test_a_pickled_array_is_refused_and_not_run(tmp_path: Path) -> None:
         ({"feature_spec_digest": "0" * 64}, "features.json is not the manifest's feature_spec_digest"),
     ],
 )
-def test_a_manifest_that_does_not_fit(tmp_path: Path, fields: dict[str, object], fault: str) -> None:
+def test_a_manifest_that_does_not_fit(tmp_path: Path, fields: dict[str, Any], fault: str) -> None:
     version = forge(tmp_path, write(tmp_path, BUNDLE), **fields)
     assert fault in refusal(tmp_path, version)
 

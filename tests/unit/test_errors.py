@@ -74,7 +74,7 @@ def test_the_tree_drawn_is_the_tree_there_is() -> None:
         depth = len(indent) // 4
         path = [*path[:depth], name]
         drawn[name] = path[depth - 1] if depth else "Exception"
-    there = [TwotowerError, *descendants(TwotowerError)]
+    there: list[type] = [TwotowerError, *descendants(TwotowerError)]
     assert drawn == {kind.__name__: kind.__bases__[0].__name__ for kind in there}
 
 

@@ -4,6 +4,7 @@ import io
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,8 +43,9 @@ def refusal(content: bytes) -> str:
 def archive(**changes: object) -> bytes:
     """histories.npz with arrays replaced; None leaves one out."""
     arrays = {name: getattr(HISTORIES, name) for name in UserHistories.__dataclass_fields__} | changes
+    kept: dict[str, Any] = {name: array for name, array in arrays.items() if array is not None}
     buffer = io.BytesIO()
-    np.savez(buffer, **{n: np.asarray(a) for n, a in arrays.items() if a is not None})
+    np.savez(buffer, **kept)
     return buffer.getvalue()
 
 

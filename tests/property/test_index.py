@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from builders import LAW, rank, unit_rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval_svc.index import Embeddings, ExactIndex, Hits
+
+
+@dataclass(frozen=True)
+class Search:
+    """Rows, of which some lie on the same points, and queries, of which some lie on rows."""
+
+    rows: Embeddings
+    queries: Embeddings
+    k: int
+    seed: int
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> Search:
+    seed = draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    size, dim = draw(st.integers(1, 150)), draw(st.sampled_from([2, 7, 8, 32]))
+    points = unit_rows(generator, draw(st.integers(1, size)), dim)
+    rows = points[generator.integers(len(points), size=size)]
+    queries = unit_rows(generator, draw(st.integers(1, 5)), dim)
+    if draw(st.booleans()):
+        queries[0] = rows[-1]
+    return Search(rows, queries, draw(st.integers(1, 200)), seed)
+
+
+def pairs(hits: Hits) -> list[tuple[int, float]]:
+    return list(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True))
+
+
+@LAW
+@given(searches())
+def test_search_is_ranking_every_row(search: Search) -> None:
+    found = ExactIndex(search.rows).search(search.queries, search.k)
+    for query, hits in zip(search.queries, found, strict=True):
+        assert pairs(hits) == rank(search.rows, query, range(len(search.rows)))[: search.k]
+
+
+@LAW
+@given(searches(), st.sampled_from([0, 0.02, 0.3, 0.9, 1]))
+def test_search_allowed_is_ranking_every_row_allowed(search: Search, density: float) -> None:
+    allowed = np.random.default_rng(search.seed + 1).random(len(search.rows)) < density
+    index = ExactIndex(search.rows)
+    for query in search.queries:
+        expected = rank(search.rows, query, np.flatnonzero(allowed).tolist())[: search.k]
+        assert pairs(index.search_allowed(query, search.k, allowed)) == expected
+
+
+@LAW
+@given(searches())
+def test_a_batch_finds_what_its_queries_find_alone(search: Search) -> None:
+    index = ExactIndex(search.rows)
+    everything = np.ones(len(search.rows), dtype=np.bool_)
+    together = index.search(search.queries, search.k)
+    for query, hits in zip(search.queries, together, strict=True):
+        (alone,) = index.search(query[None], search.k)
+        assert pairs(alone) == pairs(hits) == pairs(index.search_allowed(query, search.k, everything))
