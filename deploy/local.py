@@ -71,7 +71,7 @@ def _check_ports(ports: Mapping[str, int]) -> None:
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
-            fault = os.strerror(error.errno).lower()
+            fault = os.strerror(error.errno or 0).lower()
             raise SettingsError(f"port {port}: {fault}; set {name} to another") from error
 
 

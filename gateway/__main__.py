@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import signal
-import socket
 
 import structlog
 import uvicorn
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from twotower.errors import SettingsError
 from twotower.logs import set_up_logging
-from twotower.process import run
+from twotower.process import listen, run
 
 log = structlog.get_logger()
 
@@ -21,7 +19,7 @@ def main() -> None:
     """Read the settings and serve until told to stop."""
     settings = GatewaySettings.load("python -m gateway")
     set_up_logging("gateway", settings.log_level)
-    with _listen(settings) as listener:
+    with listen(settings.host, settings.port) as listener:
         config = uvicorn.Config(
             create_app(settings),
             log_config=None,  # its lines go where all others go
@@ -29,22 +27,16 @@ def main() -> None:
             server_header=False,
             timeout_graceful_shutdown=settings.drain_seconds,
         )
-        # uvicorn raises the signal that stopped it once more when done; this is to exit with 0.
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # A stop may come before uvicorn handles signals, and comes again from uvicorn when it is done.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, stop)
         log.info("listening", address="{}:{}".format(*listener.getsockname()[:2]))
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(settings: GatewaySettings) -> socket.socket:
-    """Raises SettingsError where the port is taken."""
-    address = (settings.host, settings.port)
-    try:
-        return socket.create_server(address, backlog=2048)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
-        ) from error
+        server.run(sockets=[listener])
 
 
 if __name__ == "__main__":

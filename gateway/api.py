@@ -17,11 +17,16 @@ from gateway.problems import faults_of, problem_of, problem_of_faults
 from gateway.recommender import Recommender
 from twotower.errors import MovieNotFound, RequestError
 
+_PROBLEM_SCHEMA = {"schema": {"$ref": "#/components/schemas/Problem"}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.Problem, "description": description}
+    status: {"description": description, "content": {"application/problem+json": _PROBLEM_SCHEMA}}
     for status, description in (
+        (400, "The body is not JSON"),
         (404, "The user or movie is not known"),
+        (413, "The body is too long"),
+        (415, "The body is not announced as JSON"),
         (422, "A field is not allowed"),
+        (502, "A service answered with what cannot be"),
         (503, "A service cannot answer now"),
         (504, "A service did not answer in time"),
     )

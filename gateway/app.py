@@ -18,6 +18,7 @@ from gateway import problems
 from gateway.api import router
 from gateway.recommender import Recommender
 from gateway.settings import GatewaySettings
+from twotower.errors import InternalError
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 
@@ -49,15 +50,20 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.state.settings = settings
     app.include_router(router)
     problems.register(app)
-    app.add_middleware(
-        CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"]
-    )
     app.add_middleware(_Observer)
+    # Outermost: a browser shows its page no answer without these headers, an unexpected error included.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=[REQUEST_ID_KEY],
+    )
     return app
 
 
 class _Observer:
-    """Around every request: its id in context, answer and log; its metrics."""
+    """Around every request: its id in context, answer and log; its metrics; its unexpected error."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -68,7 +74,7 @@ class _Observer:
             return
         start = time.perf_counter()
         request_id = check_request_id(Headers(scope=scope).get(REQUEST_ID_KEY, ""))
-        status = 500
+        status = 0
 
         async def observed_send(message: Message) -> None:
             nonlocal status
@@ -80,8 +86,14 @@ class _Observer:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, observed_send)
+            except Exception:
+                if status:
+                    raise  # an answer broken off can only be broken off
+                log.exception("request failed")
+                answer = problems.respond(problems.problem_of(InternalError("internal error")))
+                await answer(scope, receive, observed_send)
             finally:
-                _record(scope, status, time.perf_counter() - start)
+                _record(scope, status or 500, time.perf_counter() - start)
 
 
 def _record(scope: Scope, status: int, seconds: float) -> None:

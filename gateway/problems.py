@@ -15,14 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gateway.schemas import Fault, Problem
-from twotower.errors import InternalError, InvalidRequest, RequestError, Unavailable, code_of
+from twotower.errors import InvalidRequest, RequestError, Unavailable, code_of
 
 _SHOWN: Final = 80
 _RETRY_AFTER: Final = {"retry-after": "1"}
 
 
 def register(app: FastAPI) -> None:
-    """Answer every error that a route ends in with a problem document."""
+    """Answer every error that a route ends in on purpose with a problem document."""
 
     @app.exception_handler(RequestError)
     async def _on_request_error(_request: Request, error: RequestError) -> Response:
@@ -38,10 +38,6 @@ def register(app: FastAPI) -> None:
         detail = f"{request.method} {request.url.path}: {phrase.lower()}; /docs lists what there is"
         problem = _problem(phrase.lower().replace(" ", "-"), phrase, error.status_code, detail)
         return respond(problem, headers=dict(error.headers or {}))
-
-    @app.exception_handler(Exception)
-    async def _on_unexpected_error(_request: Request, _error: Exception) -> Response:
-        return respond(problem_of(InternalError("internal error")))
 
 
 def problem_of(error: RequestError) -> Problem:
@@ -102,7 +98,7 @@ def _path(loc: Sequence[str | int]) -> str:
     """("body", "ratings", 2, "rating") as ratings[2].rating."""
     path = ""
     for part in loc[1:]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+        path += f"[{part}]" if isinstance(part, int) else f".{part[:_SHOWN]}"
     return path.lstrip(".")
 
 

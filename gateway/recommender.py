@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -113,8 +112,3 @@ def _shared(indexes: Models, towers: Models) -> list[str]:
 def _check(embedding: UserEmbedding, found: RetrieveMoviesResponse) -> None:
     if found.model_version != embedding.model_version:
         raise BadAnswer("retrieval answered by another model than the user tower's")
-    for movie in found.movies:
-        if not (math.isfinite(movie.score) and math.isfinite(movie.predicted_rating)):
-            raise BadAnswer("retrieval answered with a score that is not finite")
-        if movie.movie.movie_id < 0:
-            raise BadAnswer("retrieval answered with a movie that does not exist")

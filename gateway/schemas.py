@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.recommender import Recommendation
+from twotower.errors import BadAnswer
 from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import retrieval_pb2, user_tower_pb2
 
@@ -14,6 +17,7 @@ MAX_K: Final = 100
 _INT64: Final = 2**63 - 1
 _INT32: Final = 2**31 - 1
 _MAX_GENRES: Final = 100
+_CANNOT_BE: Final = "a service answered with what cannot be"
 
 Id = Annotated[int, Field(ge=0, le=_INT64)]
 Seconds = Annotated[int, Field(ge=0, le=_INT64, description="Seconds since 1970 (UTC).")]
@@ -120,10 +124,22 @@ class PredictRequest(BaseModel):
     uid: Id
 
 
+@contextmanager
+def _service_answer() -> Iterator[None]:
+    """Around the making of an answer from a service's: one that cannot be is a BadAnswer."""
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise BadAnswer(f"{_CANNOT_BE}: {fault['loc'][0]}: {fault['msg']}") from error
+    except ValueError as error:  # an enum value that this release does not know
+        raise BadAnswer(f"{_CANNOT_BE}: {error}") from error
+
+
 class Movie(BaseModel):
     """A movie of the catalogue."""
 
-    movie_id: int
+    movie_id: Id
     title: str = Field(description="Without the year; empty where the data has none.")
     year: int | None
     genres: list[str]
@@ -143,9 +159,10 @@ class MovieDetails(Movie):
     """A movie of the catalogue, and how it was rated."""
 
     rating_count: int = Field(description="Ratings the model was trained on.")
-    mean_rating: float | None
+    mean_rating: Number | None
 
     @classmethod
+    @_service_answer()
     def of(cls, movie: retrieval_pb2.Movie) -> MovieDetails:
         """From protobuf."""
         mean = round(movie.mean_rating, 2) if movie.HasField("mean_rating") else None
@@ -155,14 +172,14 @@ class MovieDetails(Movie):
 class RecommendedMovie(Movie):
     """A recommended movie."""
 
-    predicted_rating: float = Field(description="The rating the user would give.")
-    score: float = Field(description="What it was ranked by; -1 to 1, descending.")
+    predicted_rating: Number = Field(description="The rating the user would give.")
+    score: Number = Field(description="What it was ranked by; -1 to 1, descending.")
 
 
 class SimilarMovie(Movie):
     """A movie near to another."""
 
-    score: float = Field(description="Cosine of both movies' embeddings, descending.")
+    score: Number = Field(description="Cosine of both movies' embeddings, descending.")
 
 
 class Shortfall(BaseModel):
@@ -194,6 +211,7 @@ class RecommendationResponse(BaseModel):
     shortfall: Shortfall | None
 
     @classmethod
+    @_service_answer()
     def of(cls, recommendation: Recommendation) -> RecommendationResponse:
         """From both services' answers."""
         user, found = recommendation
@@ -221,6 +239,7 @@ class SimilarResponse(BaseModel):
     shortfall: Shortfall | None
 
     @classmethod
+    @_service_answer()
     def of(cls, found: retrieval_pb2.FindSimilarMoviesResponse) -> SimilarResponse:
         """From protobuf."""
         items = [

@@ -12,7 +12,7 @@ from retrieval_svc.catalogue import Filter, MovieFinder
 from retrieval_svc.index import Embeddings, ExactIndex, Hits, Mask
 from twotower.bundle import Bundle, Manifest
 from twotower.errors import InvalidRequest, MovieNotFound
-from twotower.features import Floats
+from twotower.features import Floats, Ints
 
 MAX_K: Final = 100
 MAX_EXCLUDED: Final = 100_000
@@ -23,7 +23,8 @@ _NORM_TOLERANCE: Final = 1e-3
 class Query:
     """One user's search.
 
-    retrieval, rating: float32 (dim,) of unit norm. excluded_movie_ids: what never to find.
+    retrieval, rating: float32 (dim,) of unit norm. excluded_movie_ids, rated_movie_ids: what never to
+    find.
     """
 
     retrieval: Embeddings
@@ -31,6 +32,7 @@ class Query:
     k: int
     excluded_movie_ids: Sequence[int] = ()
     filter: Filter = field(default_factory=Filter)
+    rated_movie_ids: Sequence[int] = ()
 
 
 class Scarcity(NamedTuple):
@@ -124,12 +126,15 @@ class Retriever:
 
     def _allowed(self, query: Query) -> Mask | None:
         """Which movies may be found, bool (movies,), or None for all."""
-        excluded = self.finder.rows_of(query.excluded_movie_ids)
+        excluded = self._excluded_rows(query)
         if not query.filter and not len(excluded):
             return None
         allowed = self.finder.passing(query.filter)
         allowed[excluded] = False
         return allowed
+
+    def _excluded_rows(self, query: Query) -> Ints:
+        return self.finder.rows_of([*query.rated_movie_ids, *query.excluded_movie_ids])
 
     def _found(self, query: Query, hits: Hits) -> Found:
         cosines = (self._rating_embeddings[hits.rows].astype(np.float64) * query.rating).sum(axis=1)
@@ -139,7 +144,7 @@ class Retriever:
     def _scarcity(self, query: Query) -> Scarcity:
         passing = self.finder.passing(query.filter)
         excluded = np.zeros_like(passing)
-        excluded[self.finder.rows_of(query.excluded_movie_ids)] = True
+        excluded[self._excluded_rows(query)] = True
         return Scarcity(
             filter_too_narrow=bool(query.filter) and int((~excluded).sum()) >= query.k,
             matching_filter=int(passing.sum()),

@@ -129,12 +129,12 @@ class RetrievalServicer(RetrievalServiceServicer):
 def _query(row: rpc.RetrieveMoviesRequest) -> Query:
     retrieval = np.array(row.embedding.retrieval, dtype=np.float32)
     rating = np.array(row.embedding.rating, dtype=np.float32)
-    rated = row.embedding.rated_movie_ids if row.exclude_rated else ()
     return Query(
         retrieval=retrieval,
         rating=rating if rating.size else retrieval,
         k=row.k,
-        excluded_movie_ids=[*rated, *row.exclude_movie_ids],
+        excluded_movie_ids=row.exclude_movie_ids,
+        rated_movie_ids=row.embedding.rated_movie_ids if row.exclude_rated else (),
         filter=Filter(
             genres_any=list(row.filter.genres_any),
             genres_all=list(row.filter.genres_all),

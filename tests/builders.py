@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -207,6 +208,11 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def disk_is_full(_descriptor: int) -> None:
+    """In place of `os.fsync`."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Trap:

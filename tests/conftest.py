@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 from rich.console import Console
-from services import Stack, running_stack
 
+from services import Stack, running_stack
 from training.movielens import EMBEDDED, read_dataset
-from twotower.bundle import promote
+from twotower.bundle import Bundle, promote, read_bundle
 
 _RECIPE = """
 description = "small and quick, for tests"
@@ -95,6 +95,13 @@ def stack(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("stack")
     with running_stack(trained.copy(folder / "bundles", trained.first), folder) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def model(trained: Trained) -> Bundle:
+    """What the stack serves."""
+    _, bundle = read_bundle(trained.bundles, trained.first)
+    return bundle
 
 
 @pytest.fixture(scope="session")

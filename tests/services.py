@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 30.0
@@ -45,6 +47,7 @@ class Service:
 
     module: str
     port: int
+    metrics_port: int
     log_path: Path
     environment: Mapping[str, str]
     process: subprocess.Popen[bytes] = field(init=False)
@@ -74,6 +77,31 @@ class Service:
         lines = self.log_path.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of that event."""
+        return [line for line in self.log() if line["event"] == event]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        families = text_string_to_metric_families(
+            httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5).text
+        )
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stopped, but not ended, while the block runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def is_serving(self) -> bool:
         """What gRPC health says."""
         try:
@@ -94,6 +122,10 @@ class Stack:
     gateway: Service
 
     @property
+    def services(self) -> Sequence[Service]:
+        return self.user_tower, self.retrieval, self.gateway
+
+    @property
     def url(self) -> str:
         return f"http://{self.gateway.address}"
 
@@ -103,8 +135,8 @@ class Stack:
         except httpx.TransportError:
             return False
 
-    def wait_ready(self) -> None:
-        wait_until(self.is_ready, "the gateway ready")
+    def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
+        wait_until(self.is_ready, "the gateway ready", seconds)
 
 
 @contextmanager
@@ -125,15 +157,15 @@ def running(service: Service) -> Iterator[Service]:
 def model_service(module: str, bundles: Path, logs: Path, **settings: str) -> Service:
     """A user tower or retrieval service over a folder of bundles; settings by their short names."""
     prefix = {"user_tower_svc": "USER_TOWER", "retrieval_svc": "RETRIEVAL"}[module]
-    port = free_port()
+    port, metrics_port = free_port(), free_port()
     environment = {
         "TWOTOWER_BUNDLES": str(bundles),
         f"{prefix}_PORT": str(port),
-        f"{prefix}_METRICS_PORT": "0",
+        f"{prefix}_METRICS_PORT": str(metrics_port),
         f"{prefix}_POLL_SECONDS": "0.1",
         **{f"{prefix}_{name.upper()}": value for name, value in settings.items()},
     }
-    return Service(module, port, logs / f"{module}-{port}.log", environment)
+    return Service(module, port, metrics_port, logs / f"{module}-{port}.log", environment)
 
 
 def gateway_service(user_tower: str, retrieval: str, logs: Path, **settings: str) -> Service:
@@ -145,18 +177,35 @@ def gateway_service(user_tower: str, retrieval: str, logs: Path, **settings: str
         "GATEWAY_RETRIEVAL": retrieval,
         **{f"GATEWAY_{name.upper()}": value for name, value in settings.items()},
     }
-    return Service("gateway", port, logs / f"gateway-{port}.log", environment)
+    return Service("gateway", port, port, logs / f"gateway-{port}.log", environment)
 
 
 @contextmanager
-def running_stack(bundles: Path, logs: Path, **gateway_settings: str) -> Iterator[Stack]:
-    """All three services over a folder of bundles, ready to answer."""
-    user_tower = model_service("user_tower_svc", bundles, logs)
-    retrieval = model_service("retrieval_svc", bundles, logs)
-    gateway = gateway_service(user_tower.address, retrieval.address, logs, **gateway_settings)
+def running_stack(
+    bundles: Path,
+    logs: Path,
+    *,
+    retrieval_bundles: Path | None = None,
+    ready: bool = True,
+    user_tower: Mapping[str, str] = MappingProxyType({}),
+    retrieval: Mapping[str, str] = MappingProxyType({}),
+    **gateway: str,
+) -> Iterator[Stack]:
+    """All three services over a folder of bundles, each with settings by their short names.
+
+    They are ready to answer, unless the caller does not want to wait for that.
+    """
+    embedding = model_service("user_tower_svc", bundles, logs, **user_tower)
+    searching = model_service("retrieval_svc", retrieval_bundles or bundles, logs, **retrieval)
+    stack = Stack(
+        bundles,
+        embedding,
+        searching,
+        gateway_service(embedding.address, searching.address, logs, **gateway),
+    )
     with ExitStack() as services:
-        for service in (user_tower, retrieval, gateway):
+        for service in stack.services:
             services.enter_context(running(service))
-        stack = Stack(bundles, user_tower, retrieval, gateway)
-        stack.wait_ready()
+        if ready:
+            stack.wait_ready()
         yield stack

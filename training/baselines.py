@@ -32,11 +32,15 @@ def damped_bias(train: Interactions, test: Interactions) -> Floats:
 
 
 def svd(train: Interactions, test: Interactions) -> Floats:
-    """Biased matrix factorisation by SGD, as Surprise's SVD does by default: float64 (test,)."""
+    """Biased matrix factorisation by SGD, 100 factors (Funk 2006), by Surprise: float64 (test,).
+
+    Its steps and regularisation were chosen on the validation parts of ml-latest-small: the defaults
+    of the library are far behind.
+    """
     low, high = float(train.ratings.min()), float(train.ratings.max())
     table = pd.DataFrame({"user": train.user_rows, "movie": train.movie_rows, "rating": train.ratings})
     trainset = Dataset.load_from_df(table, Reader(rating_scale=(low, high))).build_full_trainset()
-    model = SVD(random_state=0).fit(trainset)
+    model = SVD(n_epochs=50, lr_all=0.01, reg_all=0.1, random_state=0).fit(trainset)
     pairs = zip(test.user_rows.tolist(), test.movie_rows.tolist(), strict=True)
     return np.array([model.predict(user, movie).est for user, movie in pairs])
 

@@ -36,6 +36,7 @@ def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter)
     epochs = task.fit(
         "finding how long to train", splits[0].train, validation=splits[0].validation
     ).epochs
+    reporter.say(f"the best was after {epochs} epochs: that is how long the others run")
     errors = [error for split in splits for error in task.judge(split, epochs)]
     reporter.errors(errors)
     towers = task.fit("training on all ratings", interactions, epochs=epochs)

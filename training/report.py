@@ -50,11 +50,12 @@ class Reporter:
             def on_epoch(epoch: int, loss: float, validation_loss: float | None) -> None:
                 nonlocal reached
                 validation = "" if validation_loss is None else f", validation {validation_loss:.4f}"
-                reached = f"loss {loss:.4f}{validation}"
-                progress.update(task, completed=epoch, losses=reached)
+                losses = f"loss {loss:.4f}{validation}"
+                reached = f"{epoch} epochs, {losses}"
+                progress.update(task, completed=epoch, losses=losses)
 
             yield on_epoch
-        self.say(f"{title}: {reached}  ({time.perf_counter() - start:.1f} s)")
+        self.say(f"{title}: {reached} ({time.perf_counter() - start:.1f} s)")
 
     def errors(self, errors: Sequence[RatingError]) -> None:
         """Show RMSE and MAE by method and protocol, the lowest of each in bold."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.interactions import Interactions
+from twotower.features import Ints
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -29,14 +30,20 @@ class Split:
     """SHA-256 over the part of each rating, in the order of the data."""
 
     @classmethod
-    def of(cls, name: str, interactions: Interactions, parts: Parts) -> Split:
-        """Split by the part of each rating: int8 (n,) of TRAIN, VALIDATION, TEST."""
+    def of(cls, name: str, interactions: Interactions, parts: Parts, order: Ints | None = None) -> Split:
+        """Split by the part of each rating: int8 (n,) of TRAIN, VALIDATION, TEST.
+
+        The ratings of a part keep the order of the data, or take that of `order`, int64 (n,).
+        """
+        if order is None:
+            order = np.arange(len(interactions))
+        sequence = parts[order]
         return cls(
             name=name,
-            train=interactions.take(parts == TRAIN),
-            validation=interactions.take(parts == VALIDATION),
-            test=interactions.take(parts == TEST),
-            refit=interactions.take(parts != TEST),
+            train=interactions.take(order[sequence == TRAIN]),
+            validation=interactions.take(order[sequence == VALIDATION]),
+            test=interactions.take(order[sequence == TEST]),
+            refit=interactions.take(order[sequence != TEST]),
             digest=hashlib.sha256(parts.tobytes()).hexdigest(),
         )
 
@@ -58,10 +65,13 @@ def temporal_split(interactions: Interactions) -> Split:
 
 
 def random_split(interactions: Interactions) -> Split:
-    """20 % of all ratings test, 10 % validation, at random with a fixed seed."""
+    """20 % of all ratings test, 10 % validation, at random with a fixed seed.
+
+    The parts stay shuffled: what learns in the order of the data (SVD by SGD) learns better so.
+    """
     order = np.random.RandomState(0).permutation(len(interactions))
     tested, validated = len(order) // 5, len(order) // 10
     parts = np.full(len(order), TRAIN, dtype=np.int8)
     parts[order[:tested]] = TEST
     parts[order[tested : tested + validated]] = VALIDATION
-    return Split.of("random", interactions, parts)
+    return Split.of("random", interactions, parts, order)

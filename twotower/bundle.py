@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -145,6 +146,12 @@ class Bundle:
             raise BundleError(f"movies.csv: genres {sorted(unknown)} are not in features.json")
         if not np.isin(self.histories.movie_ids, self.catalogue.movie_ids).all():
             raise BundleError("histories.npz: some rated movies are not in movies.csv")
+        low, high = map(np.float32, self.features.rating_scale)
+        if not ((self.histories.ratings >= low) & (self.histories.ratings <= high)).all():
+            raise BundleError("histories.npz: a rating is not on the rating scale")
+        taken = sorted(self.extras.keys() & {*_SERVED, "golden.json", MANIFEST})
+        if taken:
+            raise BundleError(f"{', '.join(taken)} cannot be the name of an extra file")
         if not self.golden:
             raise BundleError("golden.json: there is no golden request")
 
@@ -195,7 +202,8 @@ def write_bundle(
 ) -> Manifest:
     """Write a bundle into `root` and return its manifest; `root` never shows a part of one.
 
-    A bundle of the same version that already stands is left as it is, being the same.
+    A bundle of the same version that already stands is left as it is, being the same, or replaced
+    where it is damaged.
     """
     bundle.check()
     files = bundle.serialise()
@@ -218,7 +226,10 @@ def write_bundle(
     named = draft.model_copy(update={"model_version": draft.computed_version()})
     manifest = named.model_copy(update={"digest": named.computed_digest()})
     if (root / manifest.model_version).exists():
-        return read_bundle(root, manifest.model_version)[0]
+        try:
+            return read_bundle(root, manifest.model_version)[0]
+        except BundleError:
+            shutil.rmtree(root / manifest.model_version)  # damaged; what follows is the same, whole
     files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
     with _writing(root), partial_folder(root, manifest.model_version) as folder:
         for name, content in files.items():
@@ -293,7 +304,9 @@ def read_current(root: Path) -> Current | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise BundleError(f"{path}: cannot be read as a promotion") from error
+        raise BundleError(
+            f"{path}: cannot be read as a promotion; remove it, then promote a model"
+        ) from error
 
 
 def promote(root: Path, model_version: str) -> Current:

@@ -27,6 +27,7 @@ from twotower.errors import (
 from twotower.logs import set_up_logging
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.models import M, ModelPool
+from twotower.process import listen
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 from twotower.settings import ModelServiceSettings
 
@@ -50,6 +51,8 @@ class RpcServer:
         """`service_name` is the full name of the protobuf service."""
         self._settings = settings
         self._names = ("", service_name)
+        self._stop = threading.Event()
+        self._metrics_server: Any = None
         self._health = health.HealthServicer()
         self.report_health(ready=False)
         self.grpc = grpc.server(
@@ -67,28 +70,29 @@ class RpcServer:
         for name in self._names:
             self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
-    def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT, then refuse new calls and let those under way end.
-
-        Raises SettingsError where a port is taken.
-        """
-        stop = threading.Event()
+    def listen(self) -> None:
+        """Take the ports, and start to answer. Raises SettingsError where one is taken."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        address = f"{self._settings.host}:{self._settings.port}"
-        port = self._bind(address)
-        metrics_server = self._serve_metrics()
+            signal.signal(number, lambda *_: self._stop.set())
+        port = self._bind()
+        self._metrics_server = self._serve_metrics()
         self.grpc.start()
         log.info("listening", address=f"{self._settings.host}:{port}")
-        stop.wait()
+
+    def wait(self) -> None:
+        """Serve until SIGTERM or SIGINT, then refuse new calls and let those under way end."""
+        self._stop.wait()
         log.info("draining")
         self._health.enter_graceful_shutdown()
         self.grpc.stop(self._settings.drain_seconds).wait()
-        if metrics_server:
-            metrics_server.shutdown()
+        if self._metrics_server:
+            self._metrics_server.shutdown()
         log.info("stopped")
 
-    def _bind(self, address: str) -> int:
+    def _bind(self) -> int:
+        host, port = self._settings.host, self._settings.port
+        listen(host, port).close()  # it says what is wrong, which gRPC only prints
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             return self.grpc.add_insecure_port(address)
         except RuntimeError as error:
@@ -126,9 +130,10 @@ def serve_models(
         on_change=lambda: server.report_health(ready=models.ready),
     )
     register(models, server.grpc)
+    server.listen()
     models.start()
     try:
-        server.serve()
+        server.wait()
     finally:
         models.stop()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from services import ROOT, free_port, wait_until
 
+from services import ROOT, free_port, wait_until
 from twotower.bundle import list_versions
 
 _PORTS = (

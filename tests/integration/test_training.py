@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import Trained
 from services import ROOT, wait_until
-
 from twotower.bundle import list_versions, read_bundle, read_current, write_bundle
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
-from builders import LAW, RATING_SCALE
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from builders import LAW, RATING_SCALE
 from twotower.features import (
     Bools,
     FeatureSpec,

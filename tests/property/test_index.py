@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from builders import LAW, rank, unit_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import LAW, rank, unit_rows
 from retrieval_svc.index import Embeddings, ExactIndex, Hits
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -14,18 +13,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import builders
 import numpy as np
 import pytest
-from builders import Trap, damage, forge, make_bundle, write
 from numpy.testing import assert_array_equal
 
+import builders
+from builders import Trap, damage, disk_is_full, forge, make_bundle, write
 from twotower.bundle import (
     CURRENT,
     MANIFEST,
     Bundle,
     Current,
     Embeddings,
+    check_writable,
     list_versions,
     promote,
     read_bundle,
@@ -112,11 +112,26 @@ def test_writing_the_same_again_leaves_what_is_there(
     assert list_versions(tmp_path) == [version]
 
 
-def test_writing_the_same_again_over_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_writing_the_same_again_repairs_a_damaged_one(tmp_path: Path) -> None:
     version = write(tmp_path, BUNDLE)
     damage(tmp_path / version / "movies.csv")
-    with pytest.raises(BundleError, match=r"movies\.csv"):
-        write(tmp_path, BUNDLE)
+    assert write(tmp_path, BUNDLE) == version
+    read_bundle(tmp_path, version)
+
+
+@pytest.mark.parametrize("name", ["movies.csv", "golden.json", "manifest.json"])
+def test_an_extra_file_cannot_stand_in_for_a_served_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match=f"{name} cannot be the name of an extra file"):
+        write(tmp_path, replace(BUNDLE, extras={name: b""}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rating", [np.nan, 0.0, 5.5])
+def test_a_history_off_the_rating_scale_is_refused(tmp_path: Path, rating: float) -> None:
+    ratings = BUNDLE.histories.ratings.copy()
+    ratings[0] = rating
+    with pytest.raises(BundleError, match="a rating is not on the rating scale"):
+        write(tmp_path, replace(BUNDLE, histories=replace(BUNDLE.histories, ratings=ratings)))
 
 
 @pytest.mark.parametrize(
@@ -348,17 +363,26 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for sound in range(flushes - 1):  # the last one comes after the bundle is whole
         left = [True] * sound
 
-        def fail_when_spent(_descriptor: int, left: list[bool] = left) -> None:
+        def fail_when_spent(descriptor: int, left: list[bool] = left) -> None:
             if not left:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                disk_is_full(descriptor)
             left.pop()
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", fail_when_spent)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(BundleError, match="cannot be written to: No space left on device"):
                 write(root, BUNDLE)
         assert [*root.iterdir()] == []
     read_bundle(root, write(root, BUNDLE))
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "bundles"
+    check_writable(root)
+    assert [*root.iterdir()] == []
+    (root / "file").touch()
+    with pytest.raises(BundleError, match=r"bundles/file cannot be written to: File exists"):
+        check_writable(root / "file")
 
 
 KILLED_AT_A_FLUSH = """
@@ -476,6 +500,18 @@ def test_a_damaged_bundle_is_not_promoted(root: Path, versions: list[str]) -> No
     with pytest.raises(BundleError, match="there is no such bundle"):
         promote(root, "0" * 16)
     assert (root / CURRENT).read_bytes() == before
+
+
+def test_a_full_disk_leaves_the_promotion_alone(
+    root: Path, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(root, versions[0])
+    promoted = promote(root, versions[1])
+    monkeypatch.setattr(os, "fsync", disk_is_full)
+    for attempt in (rollback, lambda root: promote(root, versions[2])):
+        with pytest.raises(BundleError, match="cannot be written to: No space left on device"):
+            attempt(root)
+    assert read_current(root) == promoted
 
 
 def test_a_damaged_bundle_is_not_rolled_back_to(root: Path, versions: list[str]) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GENRES, LAW, MOVIES, make_catalogue, make_histories
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from builders import GENRES, LAW, MOVIES, make_catalogue, make_histories
 from retrieval_svc.catalogue import Filter, MovieFinder
 from twotower.errors import InvalidRequest
 

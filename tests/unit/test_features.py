@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from builders import GENRES, make_bundle
 from numpy.testing import assert_array_equal
 
+from builders import GENRES, make_bundle
 from twotower.features import (
     FeatureSpec,
     Histories,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import disk_is_full
 from twotower.files import partial_folder, write_atomically
 
 
@@ -18,11 +18,7 @@ def mode(path: Path) -> int:
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be flushed any more."""
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", disk_is_full)
 
 
 def test_content_is_written_into_folders_made_for_it(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import rank, unit_rows
 
+from builders import rank, unit_rows
 from retrieval_svc.index import ExactIndex, Hits
 
 # Two rows to the right, two up, one between, one to the left.

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from builders import damage, make_bundle, write
 
+from builders import damage, make_bundle, write
 from twotower.bundle import CURRENT, Bundle, Manifest, promote, rollback
 from twotower.errors import BundleError, ModelNotServed, NotReady
 from twotower.metrics import MODELS

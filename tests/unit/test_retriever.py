@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import DIM, MOVIE_IDS, MOVIES, TWINS, make_bundle, rank, unit_rows, write
 
+from builders import DIM, MOVIE_IDS, MOVIES, TWINS, make_bundle, rank, unit_rows, write
 from retrieval_svc.catalogue import Filter
 from retrieval_svc.retriever import MAX_EXCLUDED, Found, Query, Retriever, Scarcity
 from twotower.bundle import Bundle, read_bundle
@@ -62,6 +62,14 @@ def test_excluding_unknown_or_repeated_movies_has_no_further_effect(retriever: R
     (first, *_) = best_ids(1)
     (found,) = retriever.retrieve([query(5, excluded=(first, 3, first, -1, 2**62))])
     assert found_ids(found) == best_ids(5, but=(first,))
+
+
+def test_rated_movies_are_left_out_like_excluded_ones(retriever: Retriever) -> None:
+    first, second, *_ = best_ids(3)
+    asked = replace(query(12, excluded=(first,)), rated_movie_ids=(second, first, 3))
+    (found,) = retriever.retrieve([asked])
+    assert found_ids(found) == best_ids(12)[2:]
+    assert found.scarcity == Scarcity(filter_too_narrow=False, matching_filter=12, excluded=2)
 
 
 def test_only_movies_that_pass_the_filter_are_found(retriever: Retriever) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import GENRES, LAW, MOVIES, Trap, make_catalogue, make_histories
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from builders import GENRES, LAW, MOVIES, Trap, make_catalogue, make_histories
 from twotower.errors import BundleError
 from twotower.tables import Catalogue, UserHistories
 
@@ -180,7 +180,7 @@ WHOLE = archive()
     "content",
     [
         archive(offsets=HISTORIES.offsets[:-1]),
-        archive(offsets=HISTORIES.offsets + 1),
+        archive(offsets=np.maximum(HISTORIES.offsets, 1)),
         archive(offsets=np.array([0, 4, 3, 12, 13, 16])),
         archive(offsets=np.array([0, 4, 6, 12, 13, 15])),
         archive(user_ids=HISTORIES.user_ids[::-1]),

@@ -1,0 +1,87 @@
+"""Each image's own requirements are enough to start it: no service leans on another's packages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from services import ROOT
+
+_REQUIREMENTS = ROOT / "requirements"
+_FORBIDDEN_TO_SERVE = {"tensorflow", "keras", "pandas", "scikit-surprise", "scipy"}
+_START = """
+import sys
+absent = set(sys.argv[2:])
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"{name} is not among the requirements")
+sys.meta_path.insert(0, Absent())
+__import__(sys.argv[1])
+"""
+
+
+def _names(requirements: Path) -> set[str]:
+    """The packages of a hashed set, by their normalised names."""
+    found = re.findall(r"^([A-Za-z0-9._-]+)==", requirements.read_text(), re.MULTILINE)
+    return {_normalised(name) for name in found}
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _absent_modules(requirements: Path) -> list[str]:
+    """The top-level modules installed here that the requirements do not bring."""
+    names = _names(requirements)
+    return [
+        module
+        for module, distributions in packages_distributions().items()
+        if not names & {_normalised(distribution) for distribution in distributions}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "requirements"),
+    [
+        ("user_tower_svc.__main__", "user_tower.txt"),
+        ("retrieval_svc.__main__", "retrieval.txt"),
+        ("gateway.__main__", "gateway.txt"),
+        ("training.pipeline", "training.txt"),
+        ("training.__main__", "training.txt"),
+    ],
+)
+def test_starts_with_its_own_requirements(module: str, requirements: str) -> None:
+    absent = _absent_modules(_REQUIREMENTS / requirements)
+    assert "pytest" in absent  # or nothing is held back here
+    answer = subprocess.run(
+        [sys.executable, "-c", _START, module, *absent],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("service", ["user_tower", "retrieval", "gateway"])
+def test_no_serving_image_holds_what_trains(service: str) -> None:
+    assert not _names(_REQUIREMENTS / f"{service}.txt") & _FORBIDDEN_TO_SERVE
+
+
+def test_all_sets_agree_and_every_line_is_hashed() -> None:
+    pinned: dict[str, set[str]] = {}
+    for path in _REQUIREMENTS.glob("*.txt"):
+        text = path.read_text()
+        assert "://" not in text
+        for line in re.findall(r"^[A-Za-z0-9].*$", text, re.MULTILINE):
+            assert line.endswith("\\"), line  # its hashes follow
+            name, _, version = line.rstrip(" \\").partition("==")
+            pinned.setdefault(name, set()).add(version)
+    markers = {"numpy", "scipy"}  # one pin for 3.11, another for later versions
+    assert all(len(versions) == 1 for name, versions in pinned.items() if name not in markers)
