@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
@@ -103,6 +104,6 @@ def _path(loc: Sequence[str | int]) -> str:
 
 
 def _shorten(value: object) -> str:
-    # ASCII, so that what was given can be shown whatever it was: half a surrogate pair, for one.
-    text = ascii(value)
+    # As JSON, and ASCII: what was given can be shown whatever it was, half a surrogate pair for one.
+    text = json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -24,7 +24,7 @@ TwotowerError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -149,6 +149,11 @@ _BY_GRPC_CODE = {code.grpc: kind for kind, code in reversed(CODES.items())} | {
 }
 
 
+# What a client gave may be in an error, and a status travels in headers, which hold but 8 KB.
+_MESSAGE_BYTES: Final = 1000
+_FIELD_BYTES: Final = 200
+
+
 def code_of(error: RequestError) -> Code:
     """How the error reads; a kind without an entry of its own reads as its nearest ancestor."""
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
@@ -159,8 +164,8 @@ def to_proto(error: RequestError) -> pb.Error:
     served = error.served if isinstance(error, ModelNotServed) else ()
     return pb.Error(
         reason=code_of(error).reason,
-        message=error.message,
-        field=error.field,
+        message=_shorten(error.message, _MESSAGE_BYTES),
+        field=_shorten(error.field, _FIELD_BYTES),
         served_model_versions=served,
     )
 
@@ -175,9 +180,10 @@ def from_proto(error: pb.Error) -> RequestError:
 
 def to_status(error: RequestError) -> grpc.Status:
     """The error as a gRPC status, its `Error` packed as a detail for programs."""
+    packed = to_proto(error)
     detail = any_pb2.Any()
-    detail.Pack(to_proto(error))
-    status = Status(code=code_of(error).grpc.value[0], message=error.message, details=[detail])
+    detail.Pack(packed)
+    status = Status(code=code_of(error).grpc.value[0], message=packed.message, details=[detail])
     return cast("grpc.Status", rpc_status.to_status(status))
 
 
@@ -194,3 +200,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> RequestError:
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"{service} did not answer in time")
     return kind(f"{service}: {error.details()}")
+
+
+def _shorten(text: str, most: int) -> str:
+    encoded = text.encode(errors="replace")
+    return text if len(encoded) <= most else f"{encoded[:most].decode(errors='ignore')}..."
