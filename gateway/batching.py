@@ -28,7 +28,8 @@ class Batcher(Generic[Request, Answer]):
     """Sends requests in batches without ever waiting for one to fill.
 
     A request that comes while fewer than `in_flight` batches are away leaves at once. Others wait, and
-    leave together when a batch returns. A row that its caller has given up does not leave at all.
+    leave together when a batch returns. A row past its deadline, or that its caller has given up, does
+    not leave at all.
     """
 
     def __init__(self, name: str, send: Send[Request, Answer], *, max_rows: int, in_flight: int) -> None:
@@ -57,11 +58,12 @@ class Batcher(Generic[Request, Answer]):
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
 
     def _dispatch(self) -> None:
+        now = asyncio.get_running_loop().time()
         while self._waiting and len(self._away) < self._in_flight:
             rows: list[_Row[Request, Answer]] = []
             while self._waiting and len(rows) < self._max_rows:
                 row = self._waiting.popleft()
-                if not row.answered.done():
+                if row.deadline > now and not row.answered.done():
                     rows.append(row)
             if rows:
                 task = asyncio.get_running_loop().create_task(self._deliver(rows))

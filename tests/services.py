@@ -54,13 +54,11 @@ class Service:
 
     def start(self) -> None:
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONWARNINGS": "error", **self.environment},
-                stdout=log,
-                stderr=log,
-            )
+            self.process = subprocess.Popen(**self._command(), stdout=log, stderr=log)
+
+    def run_to_end(self) -> subprocess.CompletedProcess[str]:
+        """How it ends if it cannot start."""
+        return subprocess.run(**self._command(), capture_output=True, text=True, check=False, timeout=20)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
@@ -101,6 +99,21 @@ class Service:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+    def _command(self) -> dict[str, Any]:
+        return {
+            "args": [sys.executable, "-m", self.module],
+            "cwd": ROOT,
+            "env": {**os.environ, "PYTHONWARNINGS": "error", **self.environment},
+        }
+
+    def is_listening(self) -> bool:
+        """Whether connections are taken."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def is_serving(self) -> bool:
         """What gRPC health says."""
@@ -206,6 +219,7 @@ def running_stack(
     with ExitStack() as services:
         for service in stack.services:
             services.enter_context(running(service))
+        wait_until(stack.gateway.is_listening, "the gateway listening")
         if ready:
             stack.wait_ready()
         yield stack

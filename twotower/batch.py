@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from twotower.errors import DeadlineExceeded, InternalError, InvalidRequest, RequestError
+from twotower.errors import DeadlineExceeded, InternalError, InvalidRequest, NotReady, RequestError
 from twotower.metrics import BATCH_SIZE
 from twotower.request_ids import MAX_REQUEST_ID, check_request_id
 from twotower.server import ARRIVAL
@@ -48,7 +48,8 @@ def answer_rows(
     """Answer every row, those of one model in one computation; a row at fault fails alone.
 
     `prepare` checks a row and names its model, or raises RequestError; `compute` answers rows of one
-    model, in their order. Raises InvalidRequest where there are no rows, or more than MAX_ROWS.
+    model, in their order. Raises InvalidRequest where there are no rows, or more than MAX_ROWS, and
+    NotReady where there is no model at all.
     """
     if not 0 < len(rows) <= MAX_ROWS:
         raise InvalidRequest(f"users: {len(rows)} rows, allowed are 1 to {MAX_ROWS}", field="users")
@@ -58,6 +59,8 @@ def answer_rows(
         try:
             _check_deadline(row)
             model, prepared = prepare(row)
+        except NotReady:
+            raise  # it is of this replica, not of the row: the client tries the call on another
         except RequestError as error:
             answers[place] = error
         else:

@@ -77,6 +77,7 @@ class ModelPool(Generic[M]):
         self._loaded: dict[str, _Loaded[M]] = {}
         self._preferred = ""
         self._refused: dict[str, _Refusal] = {}
+        self._looked = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="model-pool", daemon=True)
 
@@ -148,6 +149,7 @@ class ModelPool(Generic[M]):
             if version in self._loaded and (version == wanted[0] or not self._preferred):
                 self._prefer(version)
         self._let_go(keep=wanted)
+        self._looked = True
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
@@ -209,7 +211,8 @@ class ModelPool(Generic[M]):
 
     def _reason_for_none(self) -> str:
         reasons = [refusal.message for refusal in self._refused.values()]
-        return "no model is loaded: " + ("; ".join(reasons) or f"none is promoted in {self._root}")
+        none = f"none is promoted in {self._root}" if self._looked else "the first is being loaded"
+        return "no model is loaded: " + ("; ".join(reasons) or none)
 
     def _report(self) -> None:
         MODELS.clear()
