@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -19,14 +19,14 @@ import httpx
 
 from gateway.settings import GatewaySettings
 from retrieval_svc.settings import RetrievalSettings
-from twotower.bundle import read_current
+from twotower.bundle import read_bundle
 from twotower.errors import OperationError, SettingsError
 from twotower.process import run
+from twotower.promotion import read_current
 from user_tower_svc.settings import UserTowerSettings
 
 _ROOT: Final = Path(__file__).parent.parent
 _PATIENCE_SECONDS: Final = 60
-_SHOWN_USER: Final = 2
 
 
 def main() -> None:
@@ -35,13 +35,13 @@ def main() -> None:
     retrieval = RetrievalSettings.load("make run", [])
     gateway = GatewaySettings.load("make run", [])
     _check_ports(
-        {
-            "USER_TOWER_PORT": user_tower.port,
-            "USER_TOWER_METRICS_PORT": user_tower.metrics_port,
-            "RETRIEVAL_PORT": retrieval.port,
-            "RETRIEVAL_METRICS_PORT": retrieval.metrics_port,
-            "GATEWAY_PORT": gateway.port,
-        }
+        [
+            ("USER_TOWER_PORT", user_tower.port),
+            ("USER_TOWER_METRICS_PORT", user_tower.metrics_port),
+            ("RETRIEVAL_PORT", retrieval.port),
+            ("RETRIEVAL_METRICS_PORT", retrieval.metrics_port),
+            ("GATEWAY_PORT", gateway.port),
+        ]
     )
     if read_current(user_tower.bundles) is None:
         _train()
@@ -54,7 +54,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{gateway.port}"
     try:
         _wait_until_ready(address, services)
-        _show_top(address)
+        _show_top(address, _some_user(user_tower.bundles))
         print(f"\nREST                {address}/docs")
         print(f"user tower, gRPC    127.0.0.1:{user_tower.port}")
         print(f"retrieval, gRPC     127.0.0.1:{retrieval.port}")
@@ -66,8 +66,14 @@ def main() -> None:
         services.wait()
 
 
-def _check_ports(ports: Mapping[str, int]) -> None:
-    for name, port in ports.items():
+def _check_ports(ports: Sequence[tuple[str, int]]) -> None:
+    taken: dict[int, str] = {}
+    for name, port in ports:
+        if not port:
+            raise SettingsError(f"{name}=0: here the port must be known; set it to a free one")
+        if port in taken:
+            raise SettingsError(f"port {port}: is both {taken[port]} and {name}; set one to another")
+        taken[port] = name
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
@@ -101,19 +107,29 @@ def _wait_until_ready(address: str, services: subprocess.Popen[bytes]) -> None:
         if services.poll() is not None:
             raise OperationError("a service could not start; its last lines are above")
         try:
-            answer = httpx.get(f"{address}/readyz", timeout=2)
+            answer = httpx.get(f"{address}/readyz", timeout=2, trust_env=False)
             if answer.is_success:
                 return
-            reason = answer.json()["reason"]
+            reason = answer.json()["detail"]
         except httpx.TransportError:
             pass
         time.sleep(0.1)
     raise OperationError(f"not ready after {_PATIENCE_SECONDS} s: {reason}")
 
 
-def _show_top(address: str) -> None:
-    answer: Any = httpx.get(f"{address}/v1/users/{_SHOWN_USER}/recommendations", timeout=10).json()
-    print(f"\nTop {len(answer['items'])} for user {_SHOWN_USER}, by model {answer['model_version']}:\n")
+def _some_user(bundles: Path) -> int:
+    """A user that the promoted model knows: the second, where there is one."""
+    current = read_current(bundles)
+    if current is None:
+        raise OperationError("no model is promoted any more")
+    _, bundle = read_bundle(bundles, current.current)
+    return int(bundle.histories.user_ids[:2][-1])
+
+
+def _show_top(address: str, user_id: int) -> None:
+    url = f"{address}/v1/users/{user_id}/recommendations"
+    answer: Any = httpx.get(url, timeout=10, trust_env=False).json()
+    print(f"\nTop {len(answer['items'])} for user {user_id}, by model {answer['model_version']}:\n")
     for place, movie in enumerate(answer["items"], start=1):
         year = f" ({movie['year']})" if movie["year"] else ""
         print(f"{place:4}. {movie['title']}{year}   rating {movie['predicted_rating']:.2f}")
@@ -124,7 +140,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _until_interrupted() -> None:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal, too, must leave nothing
+        signal.signal(number, _interrupt)
     try:
         main()
     except KeyboardInterrupt:

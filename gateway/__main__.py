@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 
 import structlog
@@ -25,7 +26,7 @@ def main() -> None:
             log_config=None,  # its lines go where all others go
             access_log=False,  # the application writes one line a request itself
             server_header=False,
-            timeout_graceful_shutdown=settings.drain_seconds,
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
         server = uvicorn.Server(config)
 

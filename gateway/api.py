@@ -1,36 +1,24 @@
-"""The routes of the REST API."""
+"""The routes of the REST API, operations apart."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Body, Depends, Path, Query, Request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ValidationError
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter, Body, Depends, Path, Query
+from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
+from starlette.responses import Response
 
 from gateway import schemas
 from gateway.body import JsonRoute
-from gateway.problems import faults_of, problem_of, problem_of_faults
+from gateway.operations import recommender_of
+from gateway.problems import faults_of, problem_of, problem_of_faults, problem_responses
 from gateway.recommender import Recommender
 from twotower.errors import MovieNotFound, RequestError
 
-_PROBLEM_SCHEMA = {"schema": {"$ref": "#/components/schemas/Problem"}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": {"application/problem+json": _PROBLEM_SCHEMA}}
-    for status, description in (
-        (400, "The body is not JSON"),
-        (404, "The user or movie is not known"),
-        (413, "The body is too long"),
-        (415, "The body is not announced as JSON"),
-        (422, "A field is not allowed"),
-        (502, "A service answered with what cannot be"),
-        (503, "A service cannot answer now"),
-        (504, "A service did not answer in time"),
-    )
-}
 _EXAMPLES: dict[str, Any] = {
     "known user": {"value": {"user_id": 2, "k": 5}},
     "inline ratings": {
@@ -45,21 +33,37 @@ _EXAMPLES: dict[str, Any] = {
     },
 }
 
-router = APIRouter(route_class=JsonRoute, responses=_PROBLEMS)
+_BATCH_EXAMPLE: dict[str, Any] = {
+    "one sound, one not": {"value": {"requests": [{"user_id": 2, "k": 3}, {"user_id": -1}]}}
+}
+_PREDICT_EXAMPLE: dict[str, Any] = {"known user": {"value": {"uid": 2}}}
+
+_SERVICES = (502, 503, 504)
+_BODY = (400, 413, 415)
+
+router = APIRouter(route_class=JsonRoute, responses=problem_responses(422, *_SERVICES))
 
 
-def _recommender(request: Request) -> Recommender:
-    recommender: Recommender = request.app.state.recommender
-    return recommender
+def _check_digits(value: object) -> object:
+    """Paths and queries are text: let through integers only as one would write them."""
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise PydanticCustomError("int_parsing", "Input should be a valid integer")
+    return value
 
 
-Service = Annotated[Recommender, Depends(_recommender)]
+Service = Annotated[Recommender, Depends(recommender_of)]
 Strict = Annotated[bool, Query(description="Make an unknown user id a 404, not a cold start.")]
-UserId = Annotated[schemas.Id, Path()]
-MovieId = Annotated[schemas.Id, Path()]
+UserId = Annotated[schemas.Id, BeforeValidator(_check_digits), Path()]
+MovieId = Annotated[schemas.Id, BeforeValidator(_check_digits), Path()]
+K = Annotated[schemas.K, BeforeValidator(_check_digits), Query()]
 
 
-@router.post("/v1/recommendations", response_model=schemas.RecommendationResponse, tags=["users"])
+@router.post(
+    "/v1/recommendations",
+    response_model=schemas.RecommendationResponse,
+    responses=problem_responses(404, *_BODY),
+    tags=["users"],
+)
 async def recommend(
     service: Service,
     body: Annotated[schemas.RecommendationRequest, Body(openapi_examples=_EXAMPLES)],
@@ -73,12 +77,13 @@ async def recommend(
 @router.get(
     "/v1/users/{user_id}/recommendations",
     response_model=schemas.RecommendationResponse,
+    responses=problem_responses(404),
     tags=["users"],
 )
 async def recommend_known(
     service: Service,
     user_id: UserId,
-    k: Annotated[schemas.K, Query()] = 10,
+    k: K = 10,
     *,
     strict: Strict = False,
 ) -> Response:
@@ -87,9 +92,17 @@ async def recommend_known(
     return _json(await _recommend(service, body, strict=strict))
 
 
-@router.post("/v1/recommendations:batch", response_model=schemas.BatchResponse, tags=["users"])
+@router.post(
+    "/v1/recommendations:batch",
+    response_model=schemas.BatchResponse,
+    responses=problem_responses(*_BODY),
+    tags=["users"],
+)
 async def recommend_batch(
-    service: Service, body: schemas.BatchRequest, *, strict: Strict = False
+    service: Service,
+    body: Annotated[schemas.BatchRequest, Body(openapi_examples=_BATCH_EXAMPLE)],
+    *,
+    strict: Strict = False,
 ) -> Response:
     """Recommend movies to several users; a request at fault fails alone, with its problem."""
     results = await asyncio.gather(
@@ -98,16 +111,24 @@ async def recommend_batch(
     return _json(schemas.BatchResponse(results=results))
 
 
-@router.get("/v1/movies/{movie_id}/similar", response_model=schemas.SimilarResponse, tags=["movies"])
-async def similar(
-    service: Service, movie_id: MovieId, k: Annotated[schemas.K, Query()] = 10
-) -> Response:
+@router.get(
+    "/v1/movies/{movie_id}/similar",
+    response_model=schemas.SimilarResponse,
+    responses=problem_responses(404),
+    tags=["movies"],
+)
+async def similar(service: Service, movie_id: MovieId, k: K = 10) -> Response:
     """Find the movies nearest to a movie."""
     found = await service.retrieval.similar(movie_id, k, service.timeout)
     return _json(schemas.SimilarResponse.of(found))
 
 
-@router.get("/v1/movies/{movie_id}", response_model=schemas.MovieDetails, tags=["movies"])
+@router.get(
+    "/v1/movies/{movie_id}",
+    response_model=schemas.MovieDetails,
+    responses=problem_responses(404),
+    tags=["movies"],
+)
 async def movie(service: Service, movie_id: MovieId) -> Response:
     """Look a movie up."""
     found = await service.retrieval.movies([movie_id], service.timeout)
@@ -120,7 +141,7 @@ async def movie(service: Service, movie_id: MovieId) -> Response:
 async def search(
     service: Service,
     title: Annotated[str, Query(min_length=1, max_length=200, description="Words of the title.")],
-    limit: Annotated[schemas.K, Query()] = 10,
+    limit: K = 10,
 ) -> Response:
     """Find movies by title; letter case and accents do not matter."""
     found = await service.retrieval.search(title, limit, service.timeout)
@@ -128,34 +149,19 @@ async def search(
     return _json(schemas.SearchResponse(items=items, model_version=found.model_version))
 
 
-@router.post("/predict", response_model=schemas.PredictResponse, tags=["first version"])
-async def predict(service: Service, body: schemas.PredictRequest) -> Response:
+@router.post(
+    "/predict",
+    response_model=schemas.PredictResponse,
+    responses=problem_responses(*_BODY),
+    tags=["first version"],
+)
+async def predict(
+    service: Service,
+    body: Annotated[schemas.PredictRequest, Body(openapi_examples=_PREDICT_EXAMPLE)],
+) -> Response:
     """Recommend ten movies to a user, as the first version of this system answered."""
     answer = await _recommend(service, schemas.RecommendationRequest(user_id=body.uid), strict=False)
     return _json(schemas.PredictResponse(Recommended=[item.movie_id for item in answer.items]))
-
-
-@router.get("/healthz", tags=["operations"])
-async def alive() -> dict[str, str]:
-    """Whether this process is alive; says nothing of the services."""
-    return {"status": "alive"}
-
-
-@router.get("/readyz", tags=["operations"])
-async def ready(service: Service) -> Response:
-    """Whether both services can be reached and share a loaded model; 503 with the reason if not."""
-    readiness = await service.readiness()
-    if readiness.reason:
-        return JSONResponse(
-            {"status": "not ready", "reason": readiness.reason}, 503, {"retry-after": "1"}
-        )
-    return JSONResponse({"status": "ready", "model_version": readiness.model_version})
-
-
-@router.get("/metrics", tags=["operations"], response_class=Response)
-async def metrics() -> Response:
-    """Prometheus metrics of the gateway."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _recommend(

@@ -9,13 +9,13 @@ from typing import Final
 
 import structlog
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import twotower
-from gateway import problems
-from gateway.api import router
+from gateway import api, operations, problems
 from gateway.recommender import Recommender
 from gateway.settings import GatewaySettings
 from twotower.errors import InternalError
@@ -40,7 +40,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             app.state.recommender = recommender
             yield
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the page at /docs needs nothing from elsewhere
+        redoc_url=None,
         title="Twotower",
         description=_DESCRIPTION,
         version=twotower.__version__,
@@ -48,7 +49,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         redirect_slashes=False,  # a redirected POST would lose its body
     )
     app.state.settings = settings
-    app.include_router(router)
+    app.include_router(api.router)
+    app.include_router(operations.router)
     problems.register(app)
     app.add_middleware(_Observer)
     # Outermost: a browser shows its page no answer without these headers, an unexpected error included.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -32,11 +33,22 @@ class Batcher(Generic[Request, Answer]):
     not leave at all.
     """
 
-    def __init__(self, name: str, send: Send[Request, Answer], *, max_rows: int, in_flight: int) -> None:
-        """`name` is of what answers, for error texts."""
+    def __init__(
+        self,
+        name: str,
+        send: Send[Request, Answer],
+        *,
+        max_rows: int,
+        max_bytes: int,
+        size: Callable[[Request], int],
+        in_flight: int,
+    ) -> None:
+        """`name` is of what answers, for error texts; `size` gives the bytes of a request."""
         self._name = name
         self._send = send
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._size = size
         self._in_flight = in_flight
         self._waiting: deque[_Row[Request, Answer]] = deque()
         self._away: set[asyncio.Task[None]] = set()
@@ -58,17 +70,28 @@ class Batcher(Generic[Request, Answer]):
             raise DeadlineExceeded(f"{self._name} did not answer in time") from None
 
     def _dispatch(self) -> None:
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         while self._waiting and len(self._away) < self._in_flight:
-            rows: list[_Row[Request, Answer]] = []
-            while self._waiting and len(rows) < self._max_rows:
-                row = self._waiting.popleft()
-                if row.deadline > now and not row.answered.done():
-                    rows.append(row)
+            rows = self._next_rows(loop.time())
             if rows:
-                task = asyncio.get_running_loop().create_task(self._deliver(rows))
+                # A context of its own: the batch is of no one request, the one that set it off least.
+                task = loop.create_task(self._deliver(rows), context=Context())
                 self._away.add(task)
                 task.add_done_callback(self._return)
+
+    def _next_rows(self, now: float) -> list[_Row[Request, Answer]]:
+        """Take as many of the rows waiting as may go together; one goes however large it is."""
+        rows: list[_Row[Request, Answer]] = []
+        left = self._max_bytes
+        while self._waiting and len(rows) < self._max_rows:
+            row = self._waiting[0]
+            if row.deadline > now and not row.answered.done():
+                left -= self._size(row.request)
+                if rows and left < 0:
+                    break
+                rows.append(row)
+            self._waiting.popleft()
+        return rows
 
     def _return(self, task: asyncio.Task[None]) -> None:
         self._away.discard(task)

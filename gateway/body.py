@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -10,23 +10,32 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from twotower.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+from twotower.errors import BodyTooLarge, InvalidRequest, MalformedBody, UnsupportedMediaType
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, if it takes one, is read by the rules of this module."""
+    """A route whose query and body are read by the rules of this module."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read the body before FastAPI does."""
+        """Refuse query parameters that the route does not have, and read the body before FastAPI."""
         handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        known = [parameter.alias for parameter in self.dependant.query_params]
 
         async def handle_json(request: Request) -> Response:
+            _check_query(request, known)
+            if self.body_field is None:
+                return await handle(request)
             limit: int = request.app.state.settings.max_body_bytes
             return await handle(await _JsonRequest.read(request, limit))
 
         return handle_json
+
+
+def _check_query(request: Request, known: Sequence[str]) -> None:
+    for name in request.query_params:
+        if name not in known:
+            there_are = f"there are {', '.join(known)}" if known else "there is none"
+            raise InvalidRequest(f"{name[:80]!r}: no such query parameter, {there_are}", field=name[:80])
 
 
 class _JsonRequest(Request):

@@ -9,7 +9,8 @@ from typing import Final, Protocol, TypeVar
 import grpc
 import structlog
 
-from twotower.errors import BadAnswer, RequestError, from_proto, from_rpc_error
+from twotower.codes import from_proto, from_rpc_error
+from twotower.errors import BadAnswer, RequestError
 from twotower.metrics import BATCH_SIZE, stage
 from twotower.request_ids import REQUEST_ID_KEY
 from twotower.v1 import embedding_pb2 as pb
@@ -36,6 +37,7 @@ _SERVICE_CONFIG: Final = {
 _OPTIONS: Final = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # the services are at hand, whatever the environment says
     # A restarted service must be found again within seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -49,6 +51,15 @@ _OPTIONS: Final = (
 R = TypeVar("R")
 
 log = structlog.get_logger()
+
+
+class Row(Protocol):
+    """A row of a batch."""
+
+    @property
+    def request_id(self) -> str:
+        """The request it is of."""
+        ...
 
 
 class Models(Protocol):
@@ -82,7 +93,8 @@ class UserTowerClient:
         BATCH_SIZE.labels("BatchEmbedUsers").observe(len(users))
         with stage("embed"):
             response = await _call(
-                self.name, self._stub.BatchEmbedUsers(request, timeout=seconds, metadata=_metadata())
+                self.name,
+                self._stub.BatchEmbedUsers(request, timeout=seconds, metadata=_metadata(users)),
             )
         _check_rows(self.name, len(users), len(response.results))
         return [
@@ -118,7 +130,8 @@ class RetrievalClient:
         BATCH_SIZE.labels("BatchRetrieveMovies").observe(len(users))
         with stage("retrieve"):
             response = await _call(
-                self.name, self._stub.BatchRetrieveMovies(request, timeout=seconds, metadata=_metadata())
+                self.name,
+                self._stub.BatchRetrieveMovies(request, timeout=seconds, metadata=_metadata(users)),
             )
         _check_rows(self.name, len(users), len(response.results))
         return [
@@ -160,8 +173,10 @@ class RetrievalClient:
         await self._channel.close()
 
 
-def _metadata() -> tuple[tuple[str, str], ...]:
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
+    """The request id of a call: that of its only row, or of the request being answered."""
+    bound: str = structlog.contextvars.get_contextvars().get("request_id", "")
+    request_id = rows[0].request_id if len(rows) == 1 else bound
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 

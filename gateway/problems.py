@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,10 +16,31 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gateway.schemas import Fault, Problem
-from twotower.errors import InvalidRequest, RequestError, Unavailable, code_of
+from twotower.codes import CODES, code_of
+from twotower.errors import InvalidRequest, NotReady, RequestError, Unavailable
 
 _SHOWN: Final = 80
+"""Characters of a value or a name."""
+_FAULTS_SHOWN: Final = 20
 _RETRY_AFTER: Final = {"retry-after": "1"}
+
+
+_MEANING: Final = {
+    400: "The body is not JSON",
+    404: "The user or movie is not known",
+    413: "The body is too long",
+    415: "The body is not announced as JSON",
+    422: "A field is not allowed",
+    502: "A service answered with what cannot be",
+    503: "A service cannot answer now",
+    504: "A service did not answer in time",
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of a route that may answer with these problems."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _MEANING[status], "content": content} for status in statuses}
 
 
 def register(app: FastAPI) -> None:
@@ -36,7 +57,9 @@ def register(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _on_http_error(request: Request, error: HTTPException) -> Response:
         phrase = HTTPStatus(error.status_code).phrase
-        detail = f"{request.method} {request.url.path}: {phrase.lower()}; /docs lists what there is"
+        detail = (
+            f"{request.method} {request.url.path[:_SHOWN]}: {phrase.lower()}; /docs lists what there is"
+        )
         problem = _problem(phrase.lower().replace(" ", "-"), phrase, error.status_code, detail)
         return respond(problem, headers=dict(error.headers or {}))
 
@@ -47,23 +70,27 @@ def problem_of(error: RequestError) -> Problem:
     return _problem(_slug(type(error)), _title(type(error)), code_of(error).http, error.message, faults)
 
 
-def problem_of_faults(faults: Iterable[Any]) -> Problem:
+def problem_of_faults(faults: Sequence[Any]) -> Problem:
     """The problem that pydantic's complaints are; `loc` is stripped of where the value came from."""
     shown = [
         Fault(field=_path(fault["loc"]), value=_shorten(fault.get("input")), message=fault["msg"])
-        for fault in faults
+        for fault in faults[:_FAULTS_SHOWN]
     ]
     first = shown[0]
-    more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     detail = f"{first.field or 'the body'}: {first.message}; given: {first.value}{more}"
     kind = InvalidRequest
-    status = code_of(InvalidRequest("")).http
-    return _problem(_slug(kind), _title(kind), status, detail, shown[:_SHOWN])
+    return _problem(_slug(kind), _title(kind), CODES[kind].http, detail, shown)
 
 
 def faults_of(error: ValidationError) -> list[Any]:
     """A model's complaints, in the form that `problem_of_faults` takes."""
     return [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+
+
+def not_ready(reason: str) -> Response:
+    """That requests cannot be answered now, and why."""
+    return respond(problem_of(NotReady(reason)), retry=True)
 
 
 def respond(problem: Problem, *, retry: bool = False, headers: dict[str, str] | None = None) -> Response:

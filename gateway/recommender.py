@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+from google.protobuf.message import Message
 
 from gateway.batching import Batcher
 from gateway.clients import Models, RetrievalClient, UserTowerClient
@@ -37,7 +39,12 @@ class Recommender:
         self._ready_timeout = settings.ready_timeout_seconds
         self._user_tower = UserTowerClient(settings.user_tower)
         self.retrieval = RetrievalClient(settings.retrieval)
-        limits = {"max_rows": settings.max_batch_rows, "in_flight": settings.batches_in_flight}
+        limits: dict[str, Any] = {
+            "max_rows": settings.max_batch_rows,
+            "max_bytes": settings.max_batch_bytes,
+            "size": Message.ByteSize,
+            "in_flight": settings.batches_in_flight,
+        }
         self._embed = Batcher[EmbedUserRequest, UserEmbedding](
             UserTowerClient.name, self._user_tower.embed, **limits
         )
@@ -85,15 +92,17 @@ class Recommender:
     async def _once(
         self, user: EmbedUserRequest, search: RetrieveMoviesRequest, deadline: float
     ) -> Recommendation:
+        user.timeout_ms = _milliseconds_until(deadline)
         embedding = await self._embed.submit(user, deadline)
         search.embedding.CopyFrom(embedding)
+        search.timeout_ms = _milliseconds_until(deadline)
         found = await self._retrieve.submit(search, deadline)
         _check(embedding, found)
         return Recommendation(embedding, found)
 
     async def _shared_version(self, retrievable: Sequence[str], deadline: float) -> str:
         """The best of the versions that retrieval serves which the user tower serves too."""
-        seconds = max(deadline - asyncio.get_running_loop().time(), 0.001)
+        seconds = _milliseconds_until(deadline) / 1000
         embeddable = [model.model_version for model in (await self._user_tower.models(seconds)).models]
         for version in retrievable:
             if version in embeddable:
@@ -102,6 +111,11 @@ class Recommender:
             f"the user tower serves {', '.join(embeddable) or 'no model'}, retrieval "
             f"{', '.join(retrievable) or 'none'}: no model in common"
         )
+
+
+def _milliseconds_until(deadline: float) -> int:
+    """By the event loop's clock; at least 1, since 0 would mean no limit."""
+    return max(int((deadline - asyncio.get_running_loop().time()) * 1000), 1)
 
 
 def _shared(indexes: Models, towers: Models) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from gateway.recommender import Recommendation
 from twotower.errors import BadAnswer
@@ -21,9 +21,10 @@ _CANNOT_BE: Final = "a service answered with what cannot be"
 
 Id = Annotated[int, Field(ge=0, le=_INT64)]
 Seconds = Annotated[int, Field(ge=0, le=_INT64, description="Seconds since 1970 (UTC).")]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]  # a float32, with ease
 Genre = Annotated[str, Field(min_length=1, max_length=100)]
-Genres = Annotated[list[Genre], Field(max_length=_MAX_GENRES)]
+# The first fault of a long list is told, not all of thousands.
+Genres = Annotated[list[Genre], Field(max_length=_MAX_GENRES, fail_fast=True)]
 Year = Annotated[int, Field(ge=-_INT32, le=_INT32)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many movies.")]
 
@@ -69,7 +70,7 @@ class RecommendationRequest(_Request):
     """A user - `user_id`, `ratings`, both, or `features` alone - and what to recommend."""
 
     user_id: Id | None = Field(None, description="A user of the training data.")
-    ratings: Annotated[list[Rating], Field(max_length=10_000)] | None = Field(
+    ratings: Annotated[list[Rating], Field(max_length=10_000, fail_fast=True)] | None = Field(
         None,
         description="The user's ratings; with `user_id` they stand in for those known. An empty list "
         "is a user who has rated nothing.",
@@ -78,7 +79,7 @@ class RecommendationRequest(_Request):
     as_of: Seconds | None = Field(None, description="The time of the request; absent: now.")
     k: K = 10
     exclude_rated: bool = Field(True, description="Leave out the movies the user has rated.")
-    exclude_movie_ids: Annotated[list[Id], Field(max_length=100_000)] = Field(
+    exclude_movie_ids: Annotated[list[Id], Field(max_length=100_000, fail_fast=True)] = Field(
         [], description="More movies to leave out."
     )
     filter: MovieFilter | None = None
@@ -108,10 +109,14 @@ class RecommendationRequest(_Request):
         )
 
 
+# Taken as it comes, so that a request at fault fails alone; shown as what it should be.
+_AnyRequest = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/RecommendationRequest"})]
+
+
 class BatchRequest(_Request):
     """Several requests, each answered or failing on its own."""
 
-    requests: Annotated[list[Any], Field(min_length=1, max_length=128)] = Field(
+    requests: Annotated[list[_AnyRequest], Field(min_length=1, max_length=128)] = Field(
         description="Bodies of `POST /v1/recommendations`."
     )
 
@@ -256,18 +261,6 @@ class SearchResponse(BaseModel):
     model_version: str
 
 
-class BatchResponse(BaseModel):
-    """As many results as requests, in their order."""
-
-    results: list[RecommendationResponse | Problem]
-
-
-class PredictResponse(BaseModel):
-    """The first version's answer: movie ids, best first."""
-
-    Recommended: list[int]
-
-
 class Fault(BaseModel):
     """One field at fault."""
 
@@ -287,6 +280,31 @@ class Problem(BaseModel):
     errors: list[Fault] = Field([], description="The fields at fault, if any.")
 
 
+class Alive(BaseModel):
+    """The process is alive."""
+
+    status: Literal["alive"]
+
+
+class Ready(BaseModel):
+    """Requests can be answered."""
+
+    status: Literal["ready"]
+    model_version: str = Field(description="The best model that both services serve.")
+
+
+class BatchResponse(BaseModel):
+    """As many results as requests, in their order."""
+
+    results: list[RecommendationResponse | Problem]
+
+
+class PredictResponse(BaseModel):
+    """The first version's answer: movie ids, best first."""
+
+    Recommended: list[int]
+
+
 def _shortfall(
     found: retrieval_pb2.RetrieveMoviesResponse | retrieval_pb2.FindSimilarMoviesResponse,
 ) -> Shortfall | None:
@@ -295,6 +313,3 @@ def _shortfall(
 
 def _name(constant: str, prefix: str) -> Any:
     return constant.removeprefix(prefix).lower()
-
-
-BatchResponse.model_rebuild()

@@ -19,11 +19,17 @@ class GatewaySettings(ProcessSettings):
     timeout_seconds: Seconds = Field(2.0, description="how long a request may take")
     ready_timeout_seconds: Seconds = Field(0.5, description="how long /readyz waits for a service")
     max_batch_rows: int = Field(128, ge=1, le=1024, description="most requests that go together")
+    max_batch_bytes: int = Field(
+        8 * 2**20,
+        ge=2**16,
+        le=2**30,
+        description="most bytes that go together; services must accept it",
+    )
     batches_in_flight: int = Field(
         2, ge=1, le=64, description="batches under way at once to each service; one per replica at least"
     )
     max_body_bytes: int = Field(2**20, ge=2**10, le=2**28, description="largest request body to accept")
-    drain_seconds: int = Field(5, ge=1, description="how long requests under way may end at a stop")
+    drain_seconds: Seconds = Field(5.0, description="how long requests under way may end at a stop")
     cors_origins: list[str] = Field(
         [], description="origins that browsers may call from, as a JSON list"
     )

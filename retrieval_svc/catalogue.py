@@ -5,12 +5,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from twotower.errors import InvalidRequest
 from twotower.features import Bools, Ints
 from twotower.tables import Catalogue
+
+MAX_GENRES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,26 @@ class MovieFinder:
         self._genres = catalogue.genre_matrix(genres)
         self._titles = [_fold(title) for title in catalogue.titles]
 
-    def passing(self, condition: Filter) -> Bools:
-        """Which movies pass the filter: bool (movies,).
-
-        Raises InvalidRequest for an unknown genre or a year_min above year_max.
-        """
-        if (
-            condition.year_min is not None
-            and condition.year_max is not None
-            and condition.year_min > condition.year_max
-        ):
+    def check(self, condition: Filter) -> None:
+        """Raise InvalidRequest for an unknown genre, too many, or a year_min above year_max."""
+        for name in ("genres_any", "genres_all", "genres_none"):
+            self._check_genres(f"filter.{name}", getattr(condition, name))
+        low, high = condition.year_min, condition.year_max
+        if low is not None and high is not None and low > high:
             raise InvalidRequest(
-                f"filter.year_min: {condition.year_min} is above year_max, {condition.year_max}",
-                field="filter.year_min",
+                f"filter.year_min: {low} is above year_max, {high}", field="filter.year_min"
             )
+
+    def passing(self, condition: Filter) -> Bools:
+        """Which movies pass a checked filter: bool (movies,)."""
         years = self._catalogue.years
         passing = np.ones(len(years), dtype=np.bool_)
         if condition.genres_any:
-            passing &= self._having("genres_any", condition.genres_any).any(axis=1)
+            passing &= self._having(condition.genres_any).any(axis=1)
         if condition.genres_all:
-            passing &= self._having("genres_all", condition.genres_all).all(axis=1)
+            passing &= self._having(condition.genres_all).all(axis=1)
         if condition.genres_none:
-            passing &= ~self._having("genres_none", condition.genres_none).any(axis=1)
+            passing &= ~self._having(condition.genres_none).any(axis=1)
         if condition.year_min is not None:
             passing &= years >= condition.year_min  # False for NaN: no year, no pass
         if condition.year_max is not None:
@@ -97,15 +98,19 @@ class MovieFinder:
         ]
         return [row for _, _, row in sorted(found)[:limit]]
 
-    def _having(self, field: str, genres: Sequence[str]) -> Bools:
+    def _having(self, genres: Sequence[str]) -> Bools:
+        return self._genres[:, [self._column[genre] for genre in genres]]
+
+    def _check_genres(self, path: str, genres: Sequence[str]) -> None:
+        if len(genres) > MAX_GENRES:
+            raise InvalidRequest(f"{path}: {len(genres)} genres, allowed are {MAX_GENRES}", field=path)
         for place, genre in enumerate(genres):
             if genre not in self._column:
-                path = f"filter.{field}[{place}]"
                 known = ", ".join(self._column)
                 raise InvalidRequest(
-                    f"{path}: no such genre as {genre!r}, the genres are {known}", field=path
+                    f"{path}[{place}]: no such genre as {genre!r}, the genres are {known}",
+                    field=f"{path}[{place}]",
                 )
-        return self._genres[:, [self._column[genre] for genre in genres]]
 
 
 def _distance(title: str, sought: str) -> int:

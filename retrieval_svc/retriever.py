@@ -10,9 +10,10 @@ import numpy as np
 
 from retrieval_svc.catalogue import Filter, MovieFinder
 from retrieval_svc.index import Embeddings, ExactIndex, Hits, Mask
-from twotower.bundle import Bundle, Manifest
+from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
 from twotower.features import Floats, Ints
+from twotower.manifest import Manifest
 
 MAX_K: Final = 100
 MAX_EXCLUDED: Final = 100_000
@@ -23,12 +24,13 @@ _NORM_TOLERANCE: Final = 1e-3
 class Query:
     """One user's search.
 
-    retrieval, rating: float32 (dim,) of unit norm. excluded_movie_ids, rated_movie_ids: what never to
+    retrieval, rating: float32 (dim,) of unit norm; without `rating`, ratings are predicted by
+    `retrieval`. excluded_movie_ids, rated_movie_ids: what never to
     find.
     """
 
     retrieval: Embeddings
-    rating: Embeddings
+    rating: Embeddings | None
     k: int
     excluded_movie_ids: Sequence[int] = ()
     filter: Filter = field(default_factory=Filter)
@@ -61,6 +63,7 @@ class Retriever:
         self.finder = MovieFinder(bundle.catalogue, bundle.features.genres)
         self._spec = bundle.features
         self._embeddings = bundle.item_embeddings
+        self._has_rating_head = bundle.rating_embeddings is not None
         self._rating_embeddings = (
             bundle.item_embeddings if bundle.rating_embeddings is None else bundle.rating_embeddings
         )
@@ -75,15 +78,20 @@ class Retriever:
     def check(self, query: Query) -> Query:
         """The query itself. Raises InvalidRequest naming the field that is not allowed."""
         _check_k(query.k)
-        for name, embedding in (("retrieval", query.retrieval), ("rating", query.rating)):
-            self._check_embedding(f"embedding.{name}", embedding)
+        self._check_embedding("embedding.retrieval", query.retrieval)
+        if query.rating is not None:
+            self._check_embedding("embedding.rating", query.rating)
+        elif self._has_rating_head:
+            raise InvalidRequest(
+                "embedding.rating: is missing, and this model predicts ratings by it",
+                field="embedding.rating",
+            )
         if len(query.excluded_movie_ids) > MAX_EXCLUDED:
             raise InvalidRequest(
                 f"exclude_movie_ids: {len(query.excluded_movie_ids)} movies, allowed are {MAX_EXCLUDED}",
                 field="exclude_movie_ids",
             )
-        if query.filter:
-            self.finder.passing(query.filter)
+        self.finder.check(query.filter)
         return query
 
     def retrieve(self, queries: Sequence[Query]) -> list[Found]:
@@ -110,15 +118,13 @@ class Retriever:
         if row is None:
             raise MovieNotFound(f"movie_id: {movie_id} is not a movie of this model", field="movie_id")
         embedding = self._embeddings[row]
-        return self.retrieve([Query(embedding, embedding, k, excluded_movie_ids=(movie_id,))])[0]
+        return self.retrieve([Query(embedding, None, k, excluded_movie_ids=(movie_id,))])[0]
 
     def replay(self) -> None:
         """Answer the golden users. Raises BundleError where the movies are not those recorded."""
         for golden in self._golden:
             retrieval = np.array(golden.retrieval, dtype=np.float32)
-            query = Query(
-                retrieval, retrieval, len(golden.top_movie_ids) or 1, golden.excluded_movie_ids
-            )
+            query = Query(retrieval, None, len(golden.top_movie_ids) or 1, golden.excluded_movie_ids)
             (found,) = self.retrieve([query])
             golden.check_top(
                 self.catalogue.movie_ids[found.hits.rows].tolist(), found.hits.scores.tolist()
@@ -137,7 +143,8 @@ class Retriever:
         return self.finder.rows_of([*query.rated_movie_ids, *query.excluded_movie_ids])
 
     def _found(self, query: Query, hits: Hits) -> Found:
-        cosines = (self._rating_embeddings[hits.rows].astype(np.float64) * query.rating).sum(axis=1)
+        rating = query.retrieval if query.rating is None else query.rating
+        cosines = (self._rating_embeddings[hits.rows].astype(np.float64) * rating).sum(axis=1)
         scarcity = self._scarcity(query) if len(hits.rows) < query.k else None
         return Found(hits, self._spec.unscale_ratings(cosines), scarcity)
 

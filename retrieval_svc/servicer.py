@@ -10,7 +10,8 @@ import numpy as np
 from retrieval_svc.catalogue import Filter
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
 from twotower.batch import answer_rows, only_answer, record_batch
-from twotower.errors import InvalidRequest, RequestError, to_proto
+from twotower.codes import to_proto
+from twotower.errors import InvalidRequest, RequestError
 from twotower.metrics import stage
 from twotower.models import ModelPool
 from twotower.tables import Catalogue
@@ -131,7 +132,7 @@ def _query(row: rpc.RetrieveMoviesRequest) -> Query:
     rating = np.array(row.embedding.rating, dtype=np.float32)
     return Query(
         retrieval=retrieval,
-        rating=rating if rating.size else retrieval,
+        rating=rating if rating.size else None,
         k=row.k,
         excluded_movie_ids=row.exclude_movie_ids,
         rated_movie_ids=row.embedding.rated_movie_ids if row.exclude_rated else (),

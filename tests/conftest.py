@@ -13,7 +13,8 @@ from rich.console import Console
 
 from services import Stack, running_stack
 from training.movielens import EMBEDDED, read_dataset
-from twotower.bundle import Bundle, promote, read_bundle
+from twotower.bundle import Bundle, read_bundle
+from twotower.promotion import promote
 
 _RECIPE = """
 description = "small and quick, for tests"

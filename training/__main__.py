@@ -12,18 +12,11 @@ from training.evaluate import check_good_enough
 from training.movielens import EMBEDDED
 from training.quiet import quiet_native_stderr
 from training.report import Reporter
-from twotower.bundle import (
-    Current,
-    Manifest,
-    list_versions,
-    promote,
-    read_bundle,
-    read_current,
-    read_manifest,
-    rollback,
-)
+from twotower.bundle import list_versions, read_bundle
 from twotower.errors import BundleError
+from twotower.manifest import read_manifest
 from twotower.process import run
+from twotower.promotion import Current, promote, read_current, rollback
 from twotower.settings import BundleSettings
 
 # TensorFlow takes seconds to import: what needs it is imported by the command that does.
@@ -91,10 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**32:
-        raise argparse.ArgumentTypeError(f"{seed}, allowed are 0 to {2**32 - 1}")
-    return seed
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -135,13 +127,20 @@ def _list(options: argparse.Namespace) -> None:
     versions = list_versions(options.bundles)
     if not versions:
         raise BundleError(f"{options.bundles}: there is no bundle; `python -m training train` makes one")
-    manifests: list[Manifest | str] = []
+    reporter, manifests, faults = Reporter(), [], []
     for version in versions:
         try:
             manifests.append(read_manifest(options.bundles, version))
         except BundleError as error:
-            manifests.append(str(error))
-    Reporter().bundles(manifests, read_current(options.bundles))
+            faults.append(str(error))
+    try:
+        current = read_current(options.bundles)
+    except BundleError as error:
+        current = None
+        faults.append(str(error))
+    reporter.bundles(sorted(manifests, key=lambda manifest: manifest.created_at), current)
+    for fault in faults:
+        reporter.say(fault)
 
 
 def _inspect(options: argparse.Namespace) -> None:

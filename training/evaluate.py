@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -52,13 +53,25 @@ def rate_baselines(split: Split, scale: tuple[float, float]) -> Iterator[RatingE
         yield RatingError.of(split, method, predict(split.refit, split.test), scale)
 
 
-def metrics_of(errors: list[RatingError]) -> dict[str, float]:
-    """The measured errors by name, as a manifest keeps them."""
-    return {
-        f"{error.protocol} {error.method} {measure}": round(value, 6)
-        for error in errors
-        for measure, value in (("rmse", error.rmse), ("mae", error.mae))
-    }
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and on which splits."""
+
+    errors: tuple[RatingError, ...]
+    split_digests: Mapping[str, str]
+    """By protocol: two evaluations of the same digest are of the same split of the same data."""
+
+    def metrics(self) -> dict[str, float]:
+        """The measured errors by name, as a manifest keeps them."""
+        return {
+            f"{error.protocol} {error.method} {measure}": round(value, 6)
+            for error in self.errors
+            for measure, value in (("rmse", error.rmse), ("mae", error.mae))
+        }
+
+    def to_json(self) -> bytes:
+        """The whole as a document."""
+        return json.dumps(asdict(self), indent=1).encode()
 
 
 def check_good_enough(metrics: Mapping[str, float], recipe: str, scale: tuple[float, float]) -> None:
@@ -71,7 +84,7 @@ def check_good_enough(metrics: Mapping[str, float], recipe: str, scale: tuple[fl
     floor = metrics.get("temporal global mean rmse")
     if rmse is None or floor is None:
         return
-    if rmse > floor + _MARGIN * (scale[1] - scale[0]):
+    if not rmse <= floor + _MARGIN * (scale[1] - scale[0]):  # nor is NaN
         raise BundleError(
             f"its test RMSE of {rmse:.4f} is worse than the global mean's, {floor:.4f}; "
             "--force promotes it all the same"

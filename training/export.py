@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -15,15 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from training.evaluate import RatingError, metrics_of
+from training.evaluate import Evaluation
 from training.interactions import Interactions
 from training.movielens import Dataset
 from training.quiet import quiet_native_stderr
 from training.train import TwoTowers
-from twotower.bundle import Bundle, DatasetEntry, Embeddings, Manifest, write_bundle
+from twotower.bundle import Bundle, Embeddings, write_bundle
 from twotower.errors import BundleError
 from twotower.features import FeatureRows, FeatureSpec, Histories, UserSums
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
+from twotower.manifest import DatasetEntry, Manifest
 from twotower.tables import Catalogue, UserHistories
 
 _GOLDEN_USERS: Final = 12
@@ -44,7 +44,7 @@ class Exported:
 
 
 def export_bundle(
-    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, errors: Sequence[RatingError]
+    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, evaluation: Evaluation
 ) -> Exported:
     """Write the bundle of towers fitted on all of `dataset`.
 
@@ -74,7 +74,7 @@ def export_bundle(
         extras={
             "user_tower.keras": _to_keras(towers.user_tower),
             "item_tower.keras": _to_keras(towers.item_tower),
-            "evaluation.json": json.dumps([asdict(error) for error in errors], indent=1).encode(),
+            "evaluation.json": evaluation.to_json(),
         },
     )
     entry = DatasetEntry(
@@ -89,7 +89,7 @@ def export_bundle(
         bundle,
         recipe=recipe,
         dataset=entry,
-        metrics=metrics_of(list(errors)),
+        metrics=evaluation.metrics(),
         libraries={name: version(name) for name in _LIBRARIES},
     )
     return Exported(manifest, difference, len(np.unique(item_embeddings, axis=0)))
@@ -128,15 +128,13 @@ def _golden_users(
     known = [histories.user_ids[user] for user in chosen]
     starts = [slice(span.start, min(span.stop, span.start + _GOLDEN_RATINGS)) for span in spans[::3]]
     asked = [*spans, *starts, slice(0, 0)]
-    movie_rows = [np.searchsorted(catalogue.movie_ids, histories.movie_ids[span]) for span in asked]
-    sums = UserSums.of(
-        Histories(
-            np.cumsum([0, *map(len, movie_rows)], dtype=np.int64),
-            np.concatenate(movie_rows),
-            np.concatenate([histories.ratings[span] for span in asked]).astype(np.float64),
-        ),
-        catalogue.genre_matrix(spec.genres),
+    by_row = histories.rows_in(catalogue)
+    rated = Histories(
+        np.cumsum([0, *(span.stop - span.start for span in asked)], dtype=np.int64),
+        np.concatenate([by_row.movie_rows[span] for span in asked]),
+        np.concatenate([by_row.ratings[span] for span in asked]),
     )
+    sums = UserSums.of(rated, catalogue.genre_matrix(spec.genres))
     embeddings = embed(user_tower, spec.encode_users(sums.statistics()))
     return [
         _golden_user(

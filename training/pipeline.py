@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.config import Recipe, load_recipe
-from training.evaluate import RatingError, rate_baselines
+from training.evaluate import Evaluation, RatingError, rate_baselines
 from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.movielens import Dataset, read_dataset
 from training.report import PROTOCOLS, Reporter
 from training.splits import Split, random_split, temporal_split
 from training.train import MovieContent, TwoTowers, fit
-from twotower.bundle import check_writable
 from twotower.errors import DataError
+from twotower.files import check_writable
 
 
 def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter) -> Exported:
@@ -37,10 +37,13 @@ def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter)
         "finding how long to train", splits[0].train, validation=splits[0].validation
     ).epochs
     reporter.say(f"the best was after {epochs} epochs: that is how long the others run")
-    errors = [error for split in splits for error in task.judge(split, epochs)]
-    reporter.errors(errors)
+    evaluation = Evaluation(
+        errors=tuple(error for split in splits for error in task.judge(split, epochs)),
+        split_digests={split.name: split.digest for split in splits},
+    )
+    reporter.errors(evaluation.errors)
     towers = task.fit("training on all ratings", interactions, epochs=epochs)
-    return export_bundle(bundles, towers, dataset, chosen.name, errors)
+    return export_bundle(bundles, towers, dataset, chosen.name, evaluation)
 
 
 class _Task:

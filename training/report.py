@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from training.config import OnEpoch
 from training.evaluate import RatingError
-from twotower.bundle import Current, Manifest
+from twotower.manifest import Manifest
+from twotower.promotion import Current
 
 PROTOCOLS = {
     "temporal": "A temporal: each user's last 20 %",
@@ -28,7 +30,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
     @contextmanager
     def fitting(self, title: str, epochs: int) -> Iterator[OnEpoch]:
@@ -83,17 +85,14 @@ class Reporter:
             table.add_row(method, *cells)
         self._console.print(table)
 
-    def bundles(self, manifests: Sequence[Manifest | str], current: Current | None) -> None:
-        """Show bundles, the oldest first; a text stands for one that cannot be read."""
+    def bundles(self, manifests: Sequence[Manifest], current: Current | None) -> None:
+        """Show bundles, and which of them is promoted."""
         table = Table()
         for column in ("", "version", "created (UTC)", "recipe", "data", "movies", "RMSE A"):
             # What is copied from here must come whole, however narrow the terminal.
             table.add_column(column, min_width=16 if column == "version" else None)
         for manifest in manifests:
-            if isinstance(manifest, str):
-                table.add_row("damaged", manifest)
-            else:
-                table.add_row(_mark(manifest, current), *_described(manifest))
+            table.add_row(_mark(manifest, current), *_described(manifest))
         self._console.print(table)
 
 
@@ -108,8 +107,8 @@ def _described(manifest: Manifest) -> tuple[str, ...]:
     return (
         manifest.model_version,
         time.strftime("%Y-%m-%d %H:%M", time.gmtime(manifest.created_at)),
-        manifest.recipe,
-        manifest.dataset.name,
+        escape(manifest.recipe),
+        escape(manifest.dataset.name),
         str(manifest.dataset.movies),
         "" if rmse is None else f"{rmse:.4f}",
     )

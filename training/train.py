@@ -14,6 +14,7 @@ from training.config import OnEpoch, Recipe
 from training.interactions import Interactions
 from training.movielens import Dataset
 from training.towers import build_tower, join_towers
+from twotower.errors import TrainingError
 from twotower.features import (
     Bools,
     FeatureRows,
@@ -22,6 +23,7 @@ from twotower.features import (
     Histories,
     MovieSums,
     UserSums,
+    genre_matrix,
 )
 
 Inputs = tuple[FeatureRows, FeatureRows]
@@ -44,12 +46,8 @@ class MovieContent:
         """The content of the movie table; genres in alphabetical order."""
         of_movies = dataset.movies["genres"].tolist()
         vocabulary = tuple(sorted(set().union(*of_movies)))
-        column = {genre: index for index, genre in enumerate(vocabulary)}
-        matrix = np.zeros((len(of_movies), len(vocabulary)), dtype=np.bool_)
-        for row, genres in enumerate(of_movies):
-            matrix[row, [column[genre] for genre in genres]] = True
         years = dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan)
-        return cls(vocabulary, matrix, years)
+        return cls(vocabulary, genre_matrix(of_movies, vocabulary), years)
 
 
 @dataclass(frozen=True)
@@ -148,6 +146,7 @@ def fit(
 
     With `validation`, training stops early, and the weights are those of the best epoch; without,
     it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights.
+    Raises TrainingError where the loss is no number any more.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -173,8 +172,13 @@ def fit(
         verbose=0,
         shuffle=False,  # the batches come shuffled
     )
-    ran = len(history.epoch)
-    best = int(np.argmin(history.history["val_loss"])) + 1 if validation else ran
+    losses = history.history["val_loss" if validation else "loss"]
+    if not np.isfinite(losses).all():
+        raise TrainingError(
+            f"the loss is not finite after epoch {len(losses)}: the recipe's learning_rate of "
+            f"{recipe.fit.learning_rate:g} may be too high"
+        )
+    best = int(np.argmin(losses)) + 1 if validation else len(losses)
     return TwoTowers(statistics, user_tower, item_tower, best)
 
 

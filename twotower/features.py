@@ -11,6 +11,7 @@ Without any rating, the row is the average user's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -244,6 +245,15 @@ class FeatureSpec(BaseModel):
         """Cosines in [-1, 1] to ratings, within the rating scale."""
         low, high = self.rating_scale
         return np.clip(low + (cosines.astype(np.float64) + 1) / 2 * (high - low), low, high)
+
+
+def genre_matrix(genres_of_movies: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Bools:
+    """Which movie has which genre: bool (movies, genres), columns as in `vocabulary`."""
+    column = {genre: index for index, genre in enumerate(vocabulary)}
+    matrix = np.zeros((len(genres_of_movies), len(column)), dtype=np.bool_)
+    for row, genres in enumerate(genres_of_movies):
+        matrix[row, [column[genre] for genre in genres]] = True
+    return matrix
 
 
 def _user_columns(users: UserStatistics, global_mean: float, damping: float) -> Floats:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from twotower.errors import BundleError
 
@@ -26,23 +26,24 @@ class GoldenUser(BaseModel):
     user_id: int | None = None
     ratings: tuple[tuple[int, float], ...] | None = None
     """(movie id, rating) pairs, oldest first."""
-    as_of: int = 0
-    """The time of the request, in seconds since 1970."""
     retrieval: tuple[float, ...]
-    rating: tuple[float, ...] | None = None
-    """The rating embedding, where the model has one of its own."""
     excluded_movie_ids: tuple[int, ...]
     """The movies the user has rated, which the top leaves out."""
     top_movie_ids: tuple[int, ...]
     top_scores: tuple[float, ...]
 
-    def check_embedding(self, name: str, replayed: npt.NDArray[np.float32]) -> None:
-        """Raise BundleError unless `replayed` (dim,) is the recorded `name`, retrieval or rating."""
-        recorded = np.array(self.retrieval if name == "retrieval" else self.rating)
-        difference = _largest_difference(recorded, replayed)
+    @model_validator(mode="after")
+    def _is_one_user(self) -> Self:
+        if (self.user_id is None) == (self.ratings is None):
+            raise ValueError("exactly one of user_id and ratings must be set")
+        return self
+
+    def check_embedding(self, replayed: npt.NDArray[np.float32]) -> None:
+        """Raise BundleError unless `replayed` (dim,) is the recorded retrieval embedding."""
+        difference = _largest_difference(np.array(self.retrieval), replayed)
         if not difference <= EMBEDDING_TOLERANCE:
             raise BundleError(
-                f"golden request of {self}: the {name} embedding differs from the recorded one by "
+                f"golden request of {self}: the embedding differs from the recorded one by "
                 f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
             )
 

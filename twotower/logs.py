@@ -18,7 +18,6 @@ def set_up_logging(service: str, level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.EventRenamer("event"),
         structlog.processors.format_exc_info,
     ]
 

@@ -11,9 +11,11 @@ from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
-from twotower.bundle import Bundle, Manifest, read_bundle, read_current
+from twotower.bundle import Bundle, read_bundle
 from twotower.errors import BundleError, ModelNotServed, NotReady
+from twotower.manifest import Manifest
 from twotower.metrics import MODELS
+from twotower.promotion import read_current
 from twotower.v1 import embedding_pb2 as pb
 
 _RETRY_SECONDS: Final = 10.0
@@ -139,6 +141,8 @@ class ModelPool(Generic[M]):
         except BundleError as error:
             self._refuse("", str(error))
             return
+        if named is None and not self._looked:
+            log.warning("no model is promoted", bundles=str(self._root))
         wanted = [v for v in (named.current, named.previous) if v] if named else []
         if any(version not in wanted for version in self._refused):
             self._refused = {v: r for v, r in self._refused.items() if v in wanted}
@@ -170,8 +174,9 @@ class ModelPool(Generic[M]):
             model.replay()
         except BundleError as error:
             self._refuse(version, str(error))
-        except Exception as error:  # noqa: BLE001 - a runtime fails in ways of its own on a bad model
-            self._refuse(version, f"{type(error).__name__}: {error}")
+        except Exception as error:  # a runtime fails in ways of its own on a bad model
+            log.exception("model cannot be loaded", model_version=version)
+            self._refuse(version, f"{version}: cannot be loaded ({type(error).__name__})")
         else:
             self._loaded = {**self._loaded, version: _Loaded(manifest, model)}
             self._refused = {v: r for v, r in self._refused.items() if v != version}
@@ -211,7 +216,7 @@ class ModelPool(Generic[M]):
 
     def _reason_for_none(self) -> str:
         reasons = [refusal.message for refusal in self._refused.values()]
-        none = f"none is promoted in {self._root}" if self._looked else "the first is being loaded"
+        none = "none is promoted" if self._looked else "the first is being loaded"
         return "no model is loaded: " + ("; ".join(reasons) or none)
 
     def _report(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -24,7 +25,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Run a process's main function; an error of ours becomes one line on standard error, status 1."""
+    """Run a process's main function; an error of ours becomes one line on standard error, status 1.
+
+    SIGTERM interrupts as Ctrl-C does, unless the process has a way of its own to stop in order.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except OperationError as error:

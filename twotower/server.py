@@ -5,26 +5,23 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
-from twotower.bundle import Bundle, Manifest
-from twotower.errors import (
-    InternalError,
-    RequestError,
-    SettingsError,
-    code_of,
-    to_status,
-)
+from twotower.bundle import Bundle
+from twotower.codes import code_of, to_status
+from twotower.errors import InternalError, InvalidRequest, RequestError, SettingsError
 from twotower.logs import set_up_logging
+from twotower.manifest import Manifest
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.models import M, ModelPool
 from twotower.process import listen
@@ -56,8 +53,8 @@ class RpcServer:
         self._health = health.HealthServicer()
         self.report_health(ready=False)
         self.grpc = grpc.server(
-            ThreadPoolExecutor(settings.workers, thread_name_prefix="rpc"),
-            interceptors=[_Observer()],
+            ThreadPoolExecutor(settings.workers + 1, thread_name_prefix="rpc"),
+            interceptors=[_Observer(), _OneStream()],
             options=_options(settings),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
@@ -152,7 +149,7 @@ def _options(settings: ModelServiceSettings) -> Sequence[tuple[str, int]]:
 
 
 class _Observer(grpc.ServerInterceptor):
-    """Around every unary call: its request id, its errors as statuses, its log line, its metrics."""
+    """Around every call of ours: its request id, its errors as statuses, its log line, its metrics."""
 
     def intercept_service(
         self,
@@ -166,14 +163,13 @@ class _Observer(grpc.ServerInterceptor):
         method = handler_call_details.method.rpartition("/")[2]
         metadata = dict(handler_call_details.invocation_metadata or ())
         request_id = check_request_id(str(metadata.get(REQUEST_ID_KEY, "")))
-        behaviour = handler.unary_unary
 
-        def observed(request: Any, context: grpc.ServicerContext) -> Any:
+        def observed(serialised: bytes, context: grpc.ServicerContext) -> Any:
             failure: RequestError | None = None
             ARRIVAL.set(arrival)
             structlog.contextvars.bind_contextvars(request_id=request_id, method=method)
             try:
-                response = behaviour(request, context)
+                response = handler.unary_unary(_parse(handler, serialised), context)
             except RequestError as error:
                 failure = error
             except Exception:
@@ -185,11 +181,47 @@ class _Observer(grpc.ServerInterceptor):
                 context.abort_with_status(to_status(failure))
             return response
 
+        # Parsed within, not by gRPC: what is no message is the client's fault, and told as such.
         return grpc.unary_unary_rpc_method_handler(
-            observed,
+            observed, response_serializer=handler.response_serializer
+        )
+
+
+class _OneStream(grpc.ServerInterceptor):
+    """Lets one stream at a time in: each would hold a worker for as long as its client likes."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(1)
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = continuation(handler_call_details)
+        if handler is None or handler.stream_stream is None:
+            return handler
+
+        def alone(requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            if not self._free.acquire(blocking=False):
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "one reflection stream at a time")
+            try:
+                yield from handler.stream_stream(requests, context)
+            finally:
+                self._free.release()
+
+        return grpc.stream_stream_rpc_method_handler(
+            alone,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+
+
+def _parse(handler: Any, serialised: bytes) -> Any:
+    try:
+        return handler.request_deserializer(serialised)
+    except DecodeError as error:
+        raise InvalidRequest("the request is not a message of this method") from error
 
 
 def _record(method: str, failure: RequestError | None, seconds: float) -> None:

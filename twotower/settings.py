@@ -14,18 +14,18 @@ from pydantic_settings import SettingsError as UnreadableSetting
 from twotower.errors import SettingsError
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="ignore",
-        populate_by_name=True,
         env_ignore_empty=True,
         cli_kebab_case=True,
         cli_hide_none_type=True,
         cli_show_env_vars=True,
+        cli_shortcuts={"twotower-bundles": "bundles"},
     )
 
 
@@ -65,7 +65,7 @@ class ProcessSettings(_Settings):
     def _describe(cls, fault: Any) -> str:
         name = str(fault["loc"][0])
         variable = f"{cls.model_config['env_prefix']}{name}".upper()
-        shown = variable if variable in os.environ else name
+        shown = variable if os.environ.get(variable) == str(fault["input"]) else name
         return f"{shown}={fault['input']!r}: {fault['msg']}"
 
 

@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 
 from twotower.errors import BundleError
-from twotower.features import Bools, Floats, Histories, Ints
+from twotower.features import Bools, Floats, Histories, Ints, genre_matrix
 
 _COLUMNS = ["movie_id", "title", "year", "genres", "rating_count", "mean_rating"]
 _GENRE_SEPARATOR = "|"
@@ -39,11 +39,7 @@ class Catalogue:
 
     def genre_matrix(self, vocabulary: Sequence[str]) -> Bools:
         """Which movie has which genre: bool (movies, genres), columns as in `vocabulary`."""
-        column = {genre: index for index, genre in enumerate(vocabulary)}
-        matrix = np.zeros((len(self), len(column)), dtype=np.bool_)
-        for row, genres in enumerate(self.genres):
-            matrix[row, [column[genre] for genre in genres]] = True
-        return matrix
+        return genre_matrix(self.genres, vocabulary)
 
     @cached_property
     def row_of(self) -> dict[int, int]:

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twotower.bundle import Bundle, Manifest
-from twotower.errors import InvalidRequest, UserNotFound
+from twotower.bundle import Bundle
+from twotower.errors import BundleError, InvalidRequest, UserNotFound
 from twotower.features import Floats, Histories, Ints, UserStatistics, UserSums
 from twotower.golden import GoldenUser
+from twotower.manifest import Manifest
 from twotower.v1 import embedding_pb2 as pb
 from user_tower_svc.tower import UserTower
 
@@ -50,7 +51,9 @@ class UserEmbedder:
     """A bundle's user side: its feature spec, its known users, and its tower."""
 
     def __init__(self, manifest: Manifest, bundle: Bundle) -> None:
-        """Raises ValueError where the tower is not a LiteRT model."""
+        """Raises ValueError where the tower is not a LiteRT model, BundleError for a second head."""
+        if bundle.rating_embeddings is not None:
+            raise BundleError("rating_embeddings.npy: this user tower gives no rating embedding")
         self.model_version = manifest.model_version
         self._spec = bundle.features
         self._movie_ids = bundle.catalogue.movie_ids
@@ -129,7 +132,7 @@ class UserEmbedder:
         """Embed the golden users. Raises BundleError where one comes out otherwise."""
         for golden in self._golden:
             (embedded,) = self.embed([self._golden_profile(golden)])
-            golden.check_embedding("retrieval", embedded.retrieval)
+            golden.check_embedding(embedded.retrieval)
 
     def _golden_profile(self, golden: GoldenUser) -> Profile:
         if golden.user_id is not None:
@@ -190,5 +193,6 @@ class UserEmbedder:
 
     def _check_scale(self, path: str, rating: float) -> None:
         low, high = map(np.float32, self._spec.rating_scale)
-        if not low <= np.float32(rating) <= high:
-            raise InvalidRequest(f"{path}: {rating:g}, allowed are {low:g} to {high:g}", field=path)
+        given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
+        if not low <= given <= high:
+            raise InvalidRequest(f"{path}: {given}, allowed are {low} to {high}", field=path)

@@ -8,7 +8,8 @@ import grpc
 import numpy as np
 
 from twotower.batch import answer_rows, only_answer, record_batch
-from twotower.errors import InvalidRequest, RequestError, to_proto
+from twotower.codes import to_proto
+from twotower.errors import InvalidRequest, RequestError
 from twotower.metrics import stage
 from twotower.models import ModelPool
 from twotower.v1 import embedding_pb2 as pb

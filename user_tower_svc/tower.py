@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,6 @@ from ai_edge_litert.interpreter import Interpreter
 from twotower.features import FeatureRows
 
 Embeddings = npt.NDArray[np.float32]
-
-MAX_ROWS: Final = 1024
-"""Users embedded at once: bounds what an interpreter keeps allocated."""
 
 
 class UserTower:
@@ -28,10 +25,6 @@ class UserTower:
 
     def embed(self, features: FeatureRows) -> Embeddings:
         """Embed n users: float32 (n, features) to float32 (n, dim) of unit norm."""
-        blocks = [self._invoke(features[i : i + MAX_ROWS]) for i in range(0, len(features), MAX_ROWS)]
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-    def _invoke(self, features: FeatureRows) -> Embeddings:
         interpreter = self._interpreter()
         (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
         if tuple(given["shape"]) != features.shape:

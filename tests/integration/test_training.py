@@ -15,7 +15,8 @@ import pytest
 
 from conftest import Trained
 from services import ROOT, wait_until
-from twotower.bundle import list_versions, read_bundle, read_current, write_bundle
+from twotower.bundle import list_versions, read_bundle, write_bundle
+from twotower.promotion import read_current
 
 
 def _training(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

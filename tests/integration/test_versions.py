@@ -18,16 +18,9 @@ import pytest
 from conftest import Trained
 from integration.oracle import golden_users
 from services import Service, Stack, model_service, running, running_stack, wait_until
-from twotower.bundle import (
-    CURRENT,
-    Bundle,
-    Current,
-    promote,
-    read_bundle,
-    rollback,
-    write_bundle,
-)
+from twotower.bundle import Bundle, read_bundle, write_bundle
 from twotower.files import write_atomically
+from twotower.promotion import CURRENT, Current, promote, rollback
 from twotower.v1.retrieval_pb2 import RetrievalServiceListModelsRequest
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from twotower.v1.user_tower_pb2 import UserTowerServiceListModelsRequest

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -47,10 +48,15 @@ async def settle() -> None:
 class Desk:
     """A batcher before the service, and those who ask it."""
 
-    def __init__(self, *, max_rows: int = 100, in_flight: int = 1) -> None:
+    def __init__(self, *, max_rows: int = 100, max_bytes: int = 10**6, in_flight: int = 1) -> None:
         self.service = Service()
         self.batcher = Batcher[str, str](
-            "the service", self.service.send, max_rows=max_rows, in_flight=in_flight
+            "the service",
+            self.service.send,
+            max_rows=max_rows,
+            max_bytes=max_bytes,
+            size=len,
+            in_flight=in_flight,
         )
 
     def ask(self, request: str, seconds: float = 5.0) -> Task:
@@ -151,6 +157,52 @@ def test_more_than_max_rows_at_once_fill_all_the_batches_there_may_be() -> None:
         assert [await task for task in asked] == [f"answer to {name}" for name in "abcde"]
 
     run(test)
+
+
+def test_a_batch_has_at_most_max_bytes_but_one_row_goes_however_large() -> None:
+    async def ask() -> None:
+        desk = Desk(max_bytes=10)
+        await desk.ask_one_by_one("first")
+        waiting = [desk.ask(request) for request in ("12345", "67890", "1", "far too long a row", "2")]
+        await settle()
+        for _ in range(4):
+            await desk.service.answer()
+        assert desk.service.batches == [
+            ["first"],
+            ["12345", "67890"],
+            ["1"],
+            ["far too long a row"],
+            ["2"],
+        ]
+        await desk.service.answer()
+        assert await asyncio.gather(*waiting) == [
+            f"answer to {request}" for request in ("12345", "67890", "1", "far too long a row", "2")
+        ]
+
+    asyncio.run(ask())
+
+
+def test_a_batch_is_sent_in_the_context_of_no_request() -> None:
+    request_id = ContextVar("request_id", default="none")
+    seen = []
+
+    async def send(requests: list[str], _seconds: float) -> list[str]:
+        seen.append(request_id.get())
+        await asyncio.sleep(0)
+        return requests
+
+    async def ask(batcher: Batcher[str, str], name: str) -> None:
+        request_id.set(name)
+        await batcher.submit(name, asyncio.get_running_loop().time() + 5)
+
+    async def ask_three() -> None:
+        batcher = Batcher[str, str](
+            "the service", send, max_rows=1, max_bytes=100, size=len, in_flight=1
+        )
+        await asyncio.gather(*(ask(batcher, name) for name in "abc"))
+
+    asyncio.run(ask_three())
+    assert seen == ["none"] * 3
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 3])
@@ -315,7 +367,9 @@ def test_many_requests_each_get_their_own_answer() -> None:
             await asyncio.sleep(0.001)
             return [number * number for number in numbers]
 
-        batcher = Batcher[int, int]("the service", send, max_rows=16, in_flight=3)
+        batcher = Batcher[int, int](
+            "the service", send, max_rows=16, max_bytes=10**6, size=lambda _: 8, in_flight=3
+        )
         deadline = asyncio.get_running_loop().time() + 5
 
         async def ask(number: int) -> int:

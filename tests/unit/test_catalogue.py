@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from builders import GENRES, LAW, MOVIES, make_catalogue, make_histories
-from retrieval_svc.catalogue import Filter, MovieFinder
+from retrieval_svc.catalogue import MAX_GENRES, Filter, MovieFinder
 from twotower.errors import InvalidRequest
 
 CATALOGUE = make_catalogue(make_histories())
@@ -42,7 +42,7 @@ def passes(movie: tuple[int, str, int | None, tuple[str, ...]], condition: Filte
 
 def refusal(condition: Filter) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        FINDER.passing(condition)
+        FINDER.check(condition)
     return caught.value
 
 
@@ -110,7 +110,17 @@ def test_years_the_wrong_way_round() -> None:
     error = refusal(Filter(year_min=2001, year_max=2000))
     assert error.field == "filter.year_min"
     assert error.message == "filter.year_min: 2001 is above year_max, 2000"
+    FINDER.check(Filter(year_min=2001, year_max=2001))
     assert FINDER.passing(Filter(year_min=2001, year_max=2001)).sum() == 1
+
+
+@pytest.mark.parametrize("field", ["genres_any", "genres_all", "genres_none"])
+def test_a_list_of_genres_is_bounded(field: str) -> None:
+    most: dict[str, Any] = {field: ["Drama"] * MAX_GENRES}
+    FINDER.check(Filter(**most))
+    error = refusal(Filter(**{field: ["Drama"] * (MAX_GENRES + 1)}))
+    assert error.field == f"filter.{field}"
+    assert error.message == f"filter.{field}: 101 genres, allowed are 100"
 
 
 def test_rows_of_ids_leave_unknown_ones_out() -> None:

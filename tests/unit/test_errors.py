@@ -10,8 +10,8 @@ from grpc.aio import AioRpcError, Metadata
 from grpc_status import rpc_status
 
 import twotower.errors
+from twotower.codes import CODES, code_of, from_proto, from_rpc_error, to_proto, to_status
 from twotower.errors import (
-    CODES,
     BadAnswer,
     BodyTooLarge,
     DeadlineExceeded,
@@ -26,11 +26,6 @@ from twotower.errors import (
     Unavailable,
     UnsupportedMediaType,
     UserNotFound,
-    code_of,
-    from_proto,
-    from_rpc_error,
-    to_proto,
-    to_status,
 )
 from twotower.v1 import embedding_pb2 as pb
 
@@ -136,9 +131,10 @@ def test_a_detail_that_is_not_ours_is_passed_over() -> None:
         (grpc.StatusCode.UNAVAILABLE, Unavailable, "the user tower cannot be reached"),
         (grpc.StatusCode.CANCELLED, Unavailable, "the user tower cannot be reached"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded, "the user tower did not answer in time"),
-        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest, "the user tower: raw details"),
-        (grpc.StatusCode.UNIMPLEMENTED, InternalError, "the user tower: raw details"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, InternalError, "the user tower: raw details"),
+        (grpc.StatusCode.INVALID_ARGUMENT, InternalError, "the user tower failed"),
+        (grpc.StatusCode.NOT_FOUND, InternalError, "the user tower failed"),
+        (grpc.StatusCode.UNIMPLEMENTED, InternalError, "the user tower failed"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, InternalError, "the user tower failed"),
     ],
 )
 def test_an_error_of_grpc_itself(code: grpc.StatusCode, kind: type[RequestError], message: str) -> None:

@@ -95,12 +95,13 @@ def test_a_folder_that_fails_vanishes(tmp_path: Path, fault: type[BaseException]
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_folder_already_there_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_already_there_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "old").touch()
-    with pytest.raises(OSError, match="not empty"), partial_folder(tmp_path, "folder") as aside:
+    with partial_folder(tmp_path, "folder") as aside:
         (aside / "new").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "old"]
+        assert (tmp_path / "folder" / "old").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
 
 
 @pytest.mark.usefixtures("full_disk")

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from builders import damage, make_bundle, write
-from twotower.bundle import CURRENT, Bundle, Manifest, promote, rollback
+from twotower.bundle import Bundle
 from twotower.errors import BundleError, ModelNotServed, NotReady
+from twotower.manifest import Manifest
 from twotower.metrics import MODELS
 from twotower.models import ModelPool
+from twotower.promotion import CURRENT, promote, rollback
 
 KEEP_SECONDS = 60.0
 
@@ -174,8 +176,8 @@ def test_changes_are_told_with_the_metrics_up_to_date(world: World) -> None:
     ("fault", "message"),
     [
         (BundleError("the answers differ"), "the answers differ"),
-        (ValueError("not a model"), "ValueError: not a model"),
-        (RuntimeError("out of memory"), "RuntimeError: out of memory"),
+        (ValueError("not a model"), "{}: cannot be loaded (ValueError)"),
+        (RuntimeError("out of memory"), "{}: cannot be loaded (RuntimeError)"),
     ],
 )
 @pytest.mark.parametrize("moment", ["load", "replay"])
@@ -192,7 +194,7 @@ def test_a_refused_model_leaves_the_others_and_says_why(
     pool.refresh()
     assert served(pool) == [first]
     assert pool.get().model_version == first
-    assert refusals(pool) == {second: message}
+    assert refusals(pool) == {second: message.format(second)}
     assert world.changes[-1] == {(first, "preferred"): 1, (second, "refused"): 1}
 
 
@@ -335,7 +337,7 @@ def test_no_promotion_is_not_ready(world: World) -> None:
     for version in ("", world.versions[0]):
         with pytest.raises(NotReady) as caught:
             pool.get(version)
-        assert str(caught.value) == f"no model is loaded: none is promoted in {world.root}"
+        assert str(caught.value) == "no model is loaded: none is promoted"
 
 
 def test_nothing_but_refusals_is_not_ready_and_says_why(world: World) -> None:
@@ -346,7 +348,10 @@ def test_nothing_but_refusals_is_not_ready_and_says_why(world: World) -> None:
     with pytest.raises(NotReady) as caught:
         pool.get()
     first, second, _ = world.versions
-    assert str(caught.value) == f"no model is loaded: ValueError: {second}; ValueError: {first}"
+    assert str(caught.value) == (
+        f"no model is loaded: {second}: cannot be loaded (ValueError); "
+        f"{first}: cannot be loaded (ValueError)"
+    )
 
 
 def test_its_thread_follows_promotions(world: World) -> None:

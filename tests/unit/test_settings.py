@@ -126,8 +126,8 @@ def test_help_names_every_variable_and_says_what_it_is(
         ("workers", "0", "greater than or equal to 1"),
         ("workers", "65", "less than or equal to 64"),
         ("poll_seconds", "0", "greater than 0"),
-        ("keep_seconds", "inf", "finite number"),
-        ("drain_seconds", "nan", "finite number"),
+        ("keep_seconds", "inf", "less than or equal to 86400"),
+        ("drain_seconds", "nan", "less than or equal to 86400"),
         ("max_message_bytes", "1", "greater than or equal to 65536"),
     ],
 )
