@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from operator import methodcaller
 from typing import Any, NamedTuple, Self
-
-from google.protobuf.message import Message
 
 from gateway.batching import Batcher
 from gateway.clients import Models, RetrievalClient, UserTowerClient
@@ -42,7 +41,7 @@ class Recommender:
         limits: dict[str, Any] = {
             "max_rows": settings.max_batch_rows,
             "max_bytes": settings.max_batch_bytes,
-            "size": Message.ByteSize,
+            "size": methodcaller("ByteSize"),
             "in_flight": settings.batches_in_flight,
         }
         self._embed = Batcher[EmbedUserRequest, UserEmbedding](

@@ -21,7 +21,7 @@ _CANNOT_BE: Final = "a service answered with what cannot be"
 
 Id = Annotated[int, Field(ge=0, le=_INT64)]
 Seconds = Annotated[int, Field(ge=0, le=_INT64, description="Seconds since 1970 (UTC).")]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e9, le=1e9)]  # a float32, with ease
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-3.4e38, le=3.4e38)]  # a float32
 Genre = Annotated[str, Field(min_length=1, max_length=100)]
 # The first fault of a long list is told, not all of thousands.
 Genres = Annotated[list[Genre], Field(max_length=_MAX_GENRES, fail_fast=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,10 +27,24 @@ ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 30.0
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port to listen on, given to no one else in this run.
+
+    It is below those that systems give to outgoing connections.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        if port in _given:
+            continue
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        _given.add(port)
+        return port
 
 
 def wait_until(condition: Any, what: str, seconds: float = PATIENCE_SECONDS) -> None:
@@ -59,6 +74,10 @@ class Service:
     def run_to_end(self) -> subprocess.CompletedProcess[str]:
         """How it ends if it cannot start."""
         return subprocess.run(**self._command(), capture_output=True, text=True, check=False, timeout=20)
+
+    def check_running(self) -> None:
+        """Fail, with its last words, if it has ended."""
+        assert self.process.poll() is None, self.log_path.read_text()[-2000:]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
@@ -149,7 +168,12 @@ class Stack:
             return False
 
     def wait_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
-        wait_until(self.is_ready, "the gateway ready", seconds)
+        def running_and_ready() -> bool:
+            for service in self.services:
+                service.check_running()
+            return self.is_ready()
+
+        wait_until(running_and_ready, "the gateway ready", seconds)
 
 
 @contextmanager

@@ -195,4 +195,4 @@ class UserEmbedder:
         low, high = map(np.float32, self._spec.rating_scale)
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
-            raise InvalidRequest(f"{path}: {given}, allowed are {low} to {high}", field=path)
+            raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)

@@ -104,6 +104,35 @@ def test_a_taken_port_gives_one_line(bundles: Path, tmp_path: Path, ports: dict[
     assert line == f"error: port {taken}: address already in use; set RETRIEVAL_PORT to another"
 
 
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"GATEWAY_PORT": 0},
+            "error: GATEWAY_PORT=0: here the port must be known; set it to a free one",
+        ),
+        (
+            {"GATEWAY_PORT": 18000, "RETRIEVAL_PORT": 18000},
+            "error: port 18000: is both RETRIEVAL_PORT and GATEWAY_PORT; set one to another",
+        ),
+    ],
+)
+def test_ports_that_cannot_be_give_one_line(
+    bundles: Path, tmp_path: Path, ports: dict[str, int], changed: dict[str, int], line: str
+) -> None:
+    with _local(bundles, tmp_path / "output", ports | changed) as process:
+        assert process.wait(timeout=30) == 1
+    assert (tmp_path / "output").read_text() == f"{line}\n"
+
+
+def test_a_closed_terminal_leaves_nothing(bundles: Path, tmp_path: Path, ports: dict[str, int]) -> None:
+    output = tmp_path / "output"
+    with _local(bundles, output, ports) as process:
+        wait_until(lambda: b"Ctrl-C" in output.read_bytes(), "everything up")
+        process.send_signal(signal.SIGHUP)
+        _check_stopped(process, bundles, ports)
+
+
 def test_a_service_that_dies_ends_all(bundles: Path, tmp_path: Path, ports: dict[str, int]) -> None:
     output = tmp_path / "output"
     with _local(bundles, output, ports) as process:

@@ -90,7 +90,7 @@ ID = [
 ]
 NOTHING = [("null", "valid")]
 NUMBER = [("NaN", "finite"), ("Infinity", "finite"), ("-Infinity", "finite"), ("null", "valid number")]
-SCALE = [("5.5", "allowed are 0.5 to 5"), ("0", "0.5 to 5"), ("-3", "0.5 to 5"), ("1e30", "0.5 to 5")]
+SCALE = [("5.5", "allowed are 0.5 to 5"), ("0", "0.5 to 5"), ("-3", "0.5 to 5"), ("1e+30", "0.5 to 5")]
 KIND = [("true", "valid number"), ('"4"', "valid number"), ("{}", "valid number")]
 YEAR = [("2001.5", WHOLE), ('"2001"', WHOLE), (str(2**31), "less than or equal to 2147483647")]
 TIME = [("-1", "greater than or equal to 0"), ("1.5", WHOLE), (str(2**63), "less than or equal to")]
@@ -137,10 +137,7 @@ FIELDS: list[tuple[str, str, list[tuple[str, str]]]] = [
 def test_a_value_that_is_not_allowed(
     client: httpx.Client, field: str, template: str, value: str, allowed: str
 ) -> None:
-    answer = post(client, template % value)
-    given = float(value) if allowed.endswith("0.5 to 5") else value  # 1e30 comes back as 1e+30
-    shown = f"{given:g}" if isinstance(given, float) else given
-    check_refusal(answer, field, re.escape(shown), allowed)
+    check_refusal(post(client, template % value), field, re.escape(value), allowed)
 
 
 def test_a_rating_beyond_what_a_number_can_hold(client: httpx.Client) -> None:

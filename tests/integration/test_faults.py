@@ -78,10 +78,10 @@ def test_a_frozen_service(fragile: Stack, module: str) -> None:
         time.sleep(TIMEOUT / 4)
         start = time.monotonic()
         assert httpx.get(f"{fragile.url}/healthz").status_code == 200
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < 1
         ready = httpx.get(f"{fragile.url}/readyz")
-        assert ready.status_code == 503
-        assert "did not answer in time" in ready.json()["reason"]
+        check_unavailable(ready)
+        assert "did not answer in time" in ready.json()["detail"]
         for answer, seconds in asked.result():
             assert answer.status_code in (503, 504), answer.text
             assert answer.headers["content-type"] == "application/problem+json"

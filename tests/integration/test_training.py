@@ -61,8 +61,9 @@ def test_the_bundle_is_what_was_evaluated(trained: Trained) -> None:
     assert manifest.recipe == "quick"
     assert manifest.metrics["temporal quick rmse"] < manifest.metrics["temporal global mean rmse"]
     folder = trained.bundles / trained.first
-    rows = json.loads((folder / "evaluation.json").read_bytes())
-    assert {row["protocol"] for row in rows} == {"temporal", "random"}
+    evaluation = json.loads((folder / "evaluation.json").read_bytes())
+    assert {row["protocol"] for row in evaluation["errors"]} == {"temporal", "random"}
+    assert evaluation["split_digests"].keys() == {"temporal", "random"}
     assert (folder / "user_tower.keras").stat().st_size > 0
     assert bundle.item_embeddings.shape == (len(bundle.catalogue), 32)
     assert [golden.user_id is None for golden in bundle.golden].count(True) > 1
@@ -116,6 +117,7 @@ def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
         (["rollback"], "no previous model"),
         (["list"], "there is no bundle"),
         (["inspect"], "no model is promoted"),
+        (["promote", "../../elsewhere"], "there is no such bundle"),
     ],
 )
 def test_a_command_that_cannot_be_done_says_so_in_one_line(

@@ -14,6 +14,7 @@ from training.interactions import Interactions
 from training.movielens import Dataset, read_dataset
 from training.splits import Split, temporal_split
 from training.train import LeaveOneOutBatches, MovieContent, Statistics, TwoTowers, fit
+from twotower.errors import TrainingError
 from twotower.features import UserSums
 
 _SCALE = (0.5, 5.0)
@@ -159,3 +160,13 @@ def test_constant_ratings_are_learned_without_a_number_that_is_not_finite(
     towers = fit(constant, content, (4.0, 4.0), recipe, seed=1, epochs=1)
     assert all(np.isfinite(weights).all() for weights in _weights(towers))
     assert (towers.predict(split.test) == 4.0).all()
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_loss_that_is_no_number_ends_the_fit(
+    split: Split, content: MovieContent, recipe: Recipe, *, validated: bool
+) -> None:
+    faulty = replace(split.train, ratings=np.full(len(split.train), np.nan))
+    validation = split.validation if validated else None
+    with pytest.raises(TrainingError, match="the loss is not finite after epoch"):
+        fit(faulty, content, _SCALE, recipe, seed=1, validation=validation, epochs=1)
