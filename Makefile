@@ -28,8 +28,7 @@ lint: $(READY) ## check style, types, the laws between the packages, and the pro
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases --disable-error-code arg-type \
-		--disable-error-code list-item tests deploy # protobuf takes a dict for a message
+	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests deploy
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb

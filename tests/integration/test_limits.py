@@ -60,7 +60,7 @@ def test_idle_reflection_streams_leave_the_workers_alone(stack: Stack) -> None:
 def test_what_is_no_message_is_the_clients_fault(stack: Stack, content: bytes) -> None:
     before = stack.user_tower.log_path.read_text().count("Traceback")
     with grpc.insecure_channel(stack.user_tower.address) as channel:
-        call = channel.unary_unary("/twotower.v1.UserTowerService/EmbedUser")
+        call: Any = channel.unary_unary("/twotower.v1.UserTowerService/EmbedUser")
         with pytest.raises(grpc.RpcError) as caught:
             call(content, timeout=5)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
