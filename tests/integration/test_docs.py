@@ -60,7 +60,7 @@ def test_the_python_example_runs(stack: Stack) -> None:
 
 
 def test_the_grpcurl_examples_run(stack: Stack) -> None:
-    examples = re.findall(r"\$ (grpcurl .+)", _README)
+    examples = re.findall(r"\$ \.venv/bin/(grpcurl .+)", _README)
     assert len(examples) == 2
     for example in examples:
         program, *arguments = shlex.split(_over(stack, example))
