@@ -60,6 +60,7 @@ K = Annotated[schemas.K, BeforeValidator(_check_digits), Query()]
 
 @router.post(
     "/v1/recommendations",
+    summary="Top movies for anyone",
     response_model=schemas.RecommendationResponse,
     responses=problem_responses(404, *_BODY),
     tags=["users"],
@@ -76,6 +77,7 @@ async def recommend(
 
 @router.get(
     "/v1/users/{user_id}/recommendations",
+    summary="Top movies for a user of the training data",
     response_model=schemas.RecommendationResponse,
     responses=problem_responses(404),
     tags=["users"],
@@ -94,6 +96,7 @@ async def recommend_known(
 
 @router.post(
     "/v1/recommendations:batch",
+    summary="Top movies for many users at once",
     response_model=schemas.BatchResponse,
     responses=problem_responses(*_BODY),
     tags=["users"],
@@ -113,6 +116,7 @@ async def recommend_batch(
 
 @router.get(
     "/v1/movies/{movie_id}/similar",
+    summary="The nearest movies",
     response_model=schemas.SimilarResponse,
     responses=problem_responses(404),
     tags=["movies"],
@@ -125,6 +129,7 @@ async def similar(service: Service, movie_id: MovieId, k: K = 10) -> Response:
 
 @router.get(
     "/v1/movies/{movie_id}",
+    summary="A movie",
     response_model=schemas.MovieDetails,
     responses=problem_responses(404),
     tags=["movies"],
@@ -137,7 +142,12 @@ async def movie(service: Service, movie_id: MovieId) -> Response:
     return _json(schemas.MovieDetails.of(found.movies[0]))
 
 
-@router.get("/v1/movies", response_model=schemas.SearchResponse, tags=["movies"])
+@router.get(
+    "/v1/movies",
+    summary="Movies by title",
+    response_model=schemas.SearchResponse,
+    tags=["movies"],
+)
 async def search(
     service: Service,
     title: Annotated[str, Query(min_length=1, max_length=200, description="Words of the title.")],
@@ -151,6 +161,7 @@ async def search(
 
 @router.post(
     "/predict",
+    summary="Top ten, as the first version answered",
     response_model=schemas.PredictResponse,
     responses=problem_responses(*_BODY),
     tags=["first version"],

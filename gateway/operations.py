@@ -21,13 +21,18 @@ def recommender_of(request: Request) -> Recommender:
     return recommender
 
 
-@router.get("/healthz")
+@router.get("/healthz", summary="Is the gateway alive?")
 async def alive() -> Alive:
     """Whether this process is alive; says nothing of the services."""
     return Alive(status="alive")
 
 
-@router.get("/readyz", response_model=Ready, responses=problem_responses(503))
+@router.get(
+    "/readyz",
+    summary="Can requests be answered?",
+    response_model=Ready,
+    responses=problem_responses(503),
+)
 async def ready(service: Annotated[Recommender, Depends(recommender_of)]) -> Ready | Response:
     """Whether both services can be reached and share a loaded model; 503 with the reason if not."""
     readiness = await service.readiness()
@@ -36,7 +41,7 @@ async def ready(service: Annotated[Recommender, Depends(recommender_of)]) -> Rea
     return Ready(status="ready", model_version=readiness.model_version)
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics() -> Response:
     """Prometheus metrics of the gateway."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -19,6 +19,7 @@ import pytest
 
 from integration.oracle import golden_users
 from services import (
+    NO_TLS,
     Service,
     Stack,
     free_port,
@@ -55,7 +56,8 @@ def fragile(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def ask(url: str, user_id: int = 1) -> tuple[httpx.Response, float]:
     """The answer, and the seconds it took."""
     start = time.monotonic()
-    answer = httpx.post(f"{url}/v1/recommendations", json={"user_id": user_id}, timeout=20)
+    body = {"user_id": user_id}
+    answer = httpx.post(f"{url}/v1/recommendations", json=body, timeout=20, verify=NO_TLS)
     return answer, time.monotonic() - start
 
 
@@ -77,7 +79,7 @@ def test_a_frozen_service(fragile: Stack, module: str) -> None:
         asked = pool.submit(ask_at_once, fragile.url, 20)
         time.sleep(TIMEOUT / 4)
         start = time.monotonic()
-        assert httpx.get(f"{fragile.url}/healthz").status_code == 200
+        assert httpx.get(f"{fragile.url}/healthz", verify=NO_TLS).status_code == 200
         assert time.monotonic() - start < 1
         ready = httpx.get(f"{fragile.url}/readyz")
         check_unavailable(ready)
@@ -402,7 +404,7 @@ def load(url: str, threads: int = 4) -> Iterator[list[str]]:
     stop = threading.Event()
 
     def keep_asking() -> None:
-        with httpx.Client(base_url=url, timeout=10) as client:
+        with httpx.Client(base_url=url, timeout=10, verify=NO_TLS) as client:
             for _ in range(5000):
                 if stop.wait(PAUSE):
                     return
