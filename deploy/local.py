@@ -92,7 +92,7 @@ def _train() -> None:
 
 def _start(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    # A session of its own: Ctrl-C reaches this process alone, which then ends that one in order.
+    # Apart from this terminal: Ctrl-C reaches this process alone, which then ends that one in order.
     return subprocess.Popen(
         [sys.executable, "-m", "honcho", "--app-root", str(_ROOT), "start"],
         env={**os.environ, **environment, "PATH": path},
