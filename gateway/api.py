@@ -6,7 +6,6 @@ import asyncio
 import re
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, Body, Depends, Path, Query
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import PydanticCustomError
@@ -18,6 +17,7 @@ from gateway.operations import recommender_of
 from gateway.problems import faults_of, problem_of, problem_of_faults, problem_responses
 from gateway.recommender import Recommender
 from twotower.errors import MovieNotFound, RequestError
+from twotower.request_ids import current_request_id
 
 _EXAMPLES: dict[str, Any] = {
     "known user": {"value": {"user_id": 2, "k": 5}},
@@ -178,7 +178,7 @@ async def predict(
 async def _recommend(
     service: Recommender, body: schemas.RecommendationRequest, *, strict: bool
 ) -> schemas.RecommendationResponse:
-    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    request_id = current_request_id()
     recommendation = await service.recommend(
         body.user(strict=strict, request_id=request_id), body.search(request_id=request_id)
     )

@@ -12,7 +12,7 @@ import structlog
 from twotower.codes import from_proto, from_rpc_error
 from twotower.errors import BadAnswer, RequestError
 from twotower.metrics import BATCH_SIZE, stage
-from twotower.request_ids import REQUEST_ID_KEY
+from twotower.request_ids import REQUEST_ID_KEY, current_request_id
 from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import retrieval_pb2, user_tower_pb2
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -175,8 +175,7 @@ class RetrievalClient:
 
 def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
     """The request id of a call: that of its only row, or of the request being answered."""
-    bound: str = structlog.contextvars.get_contextvars().get("request_id", "")
-    request_id = rows[0].request_id if len(rows) == 1 else bound
+    request_id = rows[0].request_id if len(rows) == 1 else current_request_id()
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 

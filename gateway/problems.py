@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from gateway.schemas import Fault, Problem
 from twotower.codes import CODES, code_of
 from twotower.errors import InvalidRequest, NotReady, RequestError, Unavailable
+from twotower.request_ids import current_request_id
 
 _SHOWN: Final = 80
 """Characters of a value or a name."""
@@ -109,7 +109,7 @@ def _problem(slug: str, title: str, status: int, detail: str, faults: Sequence[F
         title=title,
         status=status,
         detail=detail,
-        request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
+        request_id=current_request_id(),
         errors=list(faults),
     )
 

@@ -20,7 +20,6 @@ from twotower.features import (
     FeatureRows,
     FeatureSpec,
     Floats,
-    Histories,
     MovieSums,
     UserSums,
     genre_matrix,
@@ -110,11 +109,6 @@ class TwoTowers:
     item_tower: keras.Model
     epochs: int
     """How many epochs the weights have seen."""
-
-    def embed_users(self, histories: Histories) -> FeatureRows:
-        """Embeddings of any users by their ratings: float32 (n, dim) of unit norm."""
-        sums = UserSums.of(histories, self.statistics.content.genres)
-        return _embed(self.user_tower, self.statistics.spec.encode_users(sums.statistics()))
 
     def embed_known_users(self) -> FeatureRows:
         """Embeddings of the training part's users: float32 (users, dim) of unit norm."""
