@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 from twotower.errors import OperationError, SettingsError
@@ -27,14 +28,27 @@ def listen(host: str, port: int) -> socket.socket:
 def run(main: Callable[[], None]) -> NoReturn:
     """Run a process's main function; an error of ours becomes one line on standard error, status 1.
 
-    SIGTERM interrupts as Ctrl-C does, unless the process has a way of its own to stop in order.
+    Ctrl-C and SIGTERM end it with "interrupted" and status 130, unless the process has a way of its
+    own to stop in order.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by a shell that started it apart
+        signal.signal(signal.SIGINT, interrupt)
     try:
         main()
-    except OperationError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+    except BaseException as error:
+        # Native code that was calling Python hands an interrupt on as an error of its own.
+        if interrupted or isinstance(error, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+            sys.exit(130)
+        if isinstance(error, OperationError):
+            sys.exit(f"error: {error}")
+        raise
     sys.exit(0)
