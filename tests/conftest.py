@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from services import Stack, running_stack
 from training.movielens import EMBEDDED, read_dataset
 from twotower.bundle import Bundle, read_bundle
 from twotower.promotion import promote
+
+# Run apart by a shell, a process ignores Ctrl-C and hands that on; the programs tested must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _RECIPE = """
 description = "small and quick, for tests"
