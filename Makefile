@@ -6,10 +6,10 @@ STUBS := twotower/v1/__init__.py
 READY := $(VENV)/.installed $(STUBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test train proto lint clean
+.PHONY: help run test train evaluate proto lint clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 run: $(READY) ## train a model if none is promoted, serve it, and show a top 10
 	@exec $(BIN)/python -m deploy.local
@@ -19,6 +19,9 @@ test: $(READY) ## run the whole test suite
 
 train: $(READY) ## train a model and promote it; ARGS="--data PATH --recipe R --seed N"
 	@$(BIN)/python -m training train --promote $(ARGS)
+
+evaluate: $(READY) ## judge recipes beside the baselines; ARGS="--data PATH --protocol P --seeds N"
+	@$(BIN)/python -m training evaluate $(ARGS)
 
 proto: $(VENV)/.installed ## generate the gRPC stubs anew
 	@rm -rf twotower/v1

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.config import recipe_names
-from training.evaluate import check_good_enough
+from training.gate import check_good_enough
 from training.movielens import EMBEDDED
 from training.quiet import quiet_native_stderr
+from training.report import PROTOCOLS as PROTOCOL_NAMES
 from training.report import Reporter
 from twotower.bundle import list_versions, read_bundle
-from twotower.errors import BundleError
-from twotower.manifest import read_manifest
+from twotower.errors import BundleError, SettingsError
+from twotower.files import check_writable, write_atomically
+from twotower.manifest import Manifest, read_manifest
 from twotower.process import run
 from twotower.promotion import Current, promote, read_current, rollback
 from twotower.settings import BundleSettings
 
 # TensorFlow takes seconds to import: what needs it is imported by the command that does.
+
+_MOST_SEEDS = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,13 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", parents=[shared], help="train a model and write its bundle")
     train.set_defaults(command=_train)
-    train.add_argument(
-        "--data",
-        type=Path,
-        default=EMBEDDED,
-        metavar="PATH",
-        help="folder or .zip with ratings.csv and movies.csv (default: MovieLens ml-latest-small, 2016)",
-    )
+    _add_data(train)
     train.add_argument(
         "--recipe",
         default="reference",
@@ -60,9 +58,33 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=_seed, default=0, metavar="N", help="the same seed, the same model (default: 0)"
     )
     train.add_argument("--promote", action="store_true", help="promote the model when it is done")
-    train.add_argument(
-        "--force", action="store_true", help="promote it even if it predicts worse than a constant"
+    train.add_argument("--force", action="store_true", help="promote it even if it is not good enough")
+
+    evaluate = commands.add_parser(
+        "evaluate", help="judge recipes beside the baselines, on ratings they have not seen"
     )
+    evaluate.set_defaults(command=_evaluate)
+    _add_data(evaluate)
+    evaluate.add_argument(
+        "--recipe",
+        action="append",
+        metavar="RECIPE",
+        help=f"as for train; may be given again (default: {', '.join(recipe_names())})",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        choices=[*PROTOCOL_NAMES, "all"],
+        default="all",
+        help="which ratings are held out (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=1,
+        metavar="N",
+        help="judge recipes with seeds 0 to N - 1 (default: 1)",
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
 
     promote_ = commands.add_parser("promote", parents=[shared], help="serve a model")
     promote_.set_defaults(command=_promote)
@@ -83,9 +105,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=EMBEDDED,
+        metavar="PATH",
+        help="folder or .zip with ratings.csv and movies.csv (default: MovieLens ml-latest-small, 2016)",
+    )
+
+
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
         raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from 0 to {2**32 - 1}")
+    return int(text)
+
+
+def _seeds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_SEEDS):
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from 1 to {_MOST_SEEDS}")
     return int(text)
 
 
@@ -107,11 +145,41 @@ def _train(options: argparse.Namespace) -> None:
         reporter.say(f"to serve it: python -m training promote {manifest.model_version}")
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.json:
+        if options.json.is_dir():
+            raise SettingsError(f"--json {options.json} is a folder; name a file")
+        check_writable(options.json.parent)
+    with quiet_native_stderr():
+        from training.pipeline import evaluate  # noqa: PLC0415
+
+    results = evaluate(
+        options.data,
+        options.recipe or recipe_names(),
+        list(PROTOCOL_NAMES) if options.protocol == "all" else [options.protocol],
+        range(options.seeds),
+        Reporter(),
+    )
+    if options.json:
+        write_atomically(options.json, json.dumps(results.rows(), indent=1).encode() + b"\n")
+
+
 def _promote(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.bundles, options.model_version)
     if not options.force:
-        check_good_enough(manifest.metrics, manifest.recipe, manifest.rating_scale)
+        told = check_good_enough(manifest, _promoted(options.bundles))
+        print(f"model {manifest.model_version}: {told}")  # noqa: T201
     _tell(promote(options.bundles, options.model_version))
+
+
+def _promoted(bundles: Path) -> Manifest | None:
+    """The promoted model, or None: where it is gone or damaged, there is nothing to compare with."""
+    try:
+        current = read_current(bundles)
+        return read_manifest(bundles, current.current) if current else None
+    except BundleError as error:
+        print(f"the promoted model is not compared with: {error}")  # noqa: T201
+        return None
 
 
 def _rollback(options: argparse.Namespace) -> None:

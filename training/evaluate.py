@@ -1,91 +1,141 @@
-"""How well ratings are predicted, beside what one would pick otherwise."""
+"""Judging a method on a protocol: it is fitted, asked, and compared with what the users did."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pandas as pd
 
-from training import baselines
+from training import metrics
+from training.baselines import LIKED
 from training.interactions import Interactions
-from training.splits import Split
-from twotower.errors import BundleError
-from twotower.features import Floats
+from training.methods import Method, Ratings, Scores
+from training.splits import Fold, Protocol
+from twotower.errors import TrainingError
+from twotower.features import Ints
 
-BASELINES: Final[Mapping[str, Callable[[Interactions, Interactions], Floats]]] = {
-    "global mean": baselines.global_mean,
-    "user + movie bias": baselines.damped_bias,
-    "SVD": baselines.svd,
-}
+K: Final = 10
+"""How many movies are recommended where rankings are judged."""
 
-_MARGIN: Final = 0.01
+NDCG, RECALL, MRR = f"ndcg@{K}", f"recall@{K}", f"mrr@{K}"
 
-
-@dataclass(frozen=True)
-class RatingError:
-    """How far predicted ratings are off on the test part of a protocol."""
-
-    protocol: str
-    method: str
-    rmse: float
-    """Root of the mean squared error (Koren, Bell and Volinsky 2009)."""
-    mae: float
-    """Mean absolute error."""
-
-    @classmethod
-    def of(cls, split: Split, method: str, predicted: Floats, scale: tuple[float, float]) -> RatingError:
-        """Measure predictions for the test part, clipped to the rating scale."""
-        error = np.clip(predicted, *scale) - split.test.ratings
-        return cls(
-            protocol=split.name,
-            method=method,
-            rmse=float(np.sqrt(np.mean(error**2))),
-            mae=float(np.mean(np.abs(error))),
-        )
-
-
-def rate_baselines(split: Split, scale: tuple[float, float]) -> Iterator[RatingError]:
-    """Fit each baseline on all but the test part, and measure it."""
-    for method, predict in BASELINES.items():
-        yield RatingError.of(split, method, predict(split.refit, split.test), scale)
+_USERS_AT_ONCE: Final = 256
+_COLUMNS: Final = (
+    ("user_row", "history", NDCG, RECALL, MRR, "group"),
+    ("popularity", "found"),
+    ("movie_row", "surprise"),
+    ("user_row", "popularity", "rating", "predicted", "group"),
+)
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was measured, and on which splits."""
+class Judged:
+    """What a method was worth on a protocol with one seed. A table is empty where it was not judged.
 
-    errors: tuple[RatingError, ...]
-    split_digests: Mapping[str, str]
-    """By protocol: two evaluations of the same digest are of the same split of the same data."""
-
-    def metrics(self) -> dict[str, float]:
-        """The measured errors by name, as a manifest keeps them."""
-        return {
-            f"{error.protocol} {error.method} {measure}": round(value, 6)
-            for error in self.errors
-            for measure, value in (("rmse", error.rmse), ("mae", error.mae))
-        }
-
-    def to_json(self) -> bytes:
-        """The whole as a document."""
-        return json.dumps(asdict(self), indent=1).encode()
-
-
-def check_good_enough(metrics: Mapping[str, float], recipe: str, scale: tuple[float, float]) -> None:
-    """Raise BundleError for a model that predicts worse than the global mean does.
-
-    A hundredth of the rating scale is let pass, or data without any variance would fail. A model that
-    was not evaluated passes.
+    users: a line for each who asked: user_row, history (how many ratings were told), ndcg@10,
+    recall@10, mrr@10 (NaN where the user liked nothing afterwards), group (the protocol's).
+    likes: a line for each movie liked afterwards: popularity (its ratings in training), found (among
+    the ten).
+    shown: a line for each movie recommended: movie_row, surprise (its self-information, bits).
+    ratings: a line for each rating predicted: user_row, group, popularity, rating, predicted.
     """
-    rmse = metrics.get(f"temporal {recipe} rmse")
-    floor = metrics.get("temporal global mean rmse")
-    if rmse is None or floor is None:
-        return
-    if not rmse <= floor + _MARGIN * (scale[1] - scale[0]):  # nor is NaN
-        raise BundleError(
-            f"its test RMSE of {rmse:.4f} is worse than the global mean's, {floor:.4f}; "
-            "--force promotes it all the same"
-        )
+
+    users: pd.DataFrame
+    likes: pd.DataFrame
+    shown: pd.DataFrame
+    ratings: pd.DataFrame
+    train_seconds: float
+    """Of one fit, the mean over the folds."""
+
+
+def judge(protocol: Protocol, method: Method, scale: tuple[float, float]) -> Judged:
+    """Fit a method on each fold of a protocol, ask it, and compare with what the users did."""
+    folds = [_judge_fold(fold, method, protocol, scale) for fold in protocol.folds]
+    return Judged(
+        users=pd.concat([fold.users for fold in folds], ignore_index=True),
+        likes=pd.concat([fold.likes for fold in folds], ignore_index=True),
+        shown=pd.concat([fold.shown for fold in folds], ignore_index=True),
+        ratings=pd.concat([fold.ratings for fold in folds], ignore_index=True),
+        train_seconds=float(np.mean([fold.train_seconds for fold in folds])),
+    )
+
+
+def _judge_fold(fold: Fold, method: Method, protocol: Protocol, scale: tuple[float, float]) -> Judged:
+    start = time.perf_counter()
+    fitted = method(fold)
+    seconds = time.perf_counter() - start
+    users, likes, shown, ratings = (pd.DataFrame(columns=columns) for columns in _COLUMNS)
+    if protocol.ranked and fitted.scores:
+        asking = np.unique(fold.test.user_rows)
+        recommended = _recommend(fitted.scores, fold, asking)
+        users = _users(fold, asking, recommended).assign(group=protocol.groups[asking])
+        likes = _likes(fold, asking, recommended)
+        shown = _shown(fold, recommended)
+    if protocol.rated and fitted.ratings:
+        ratings = _ratings(fold, fitted.ratings, scale)
+        ratings["group"] = protocol.groups[fold.test.user_rows]
+    return Judged(users, likes, shown, ratings, seconds)
+
+
+def _recommend(scores: Scores, fold: Fold, asking: Ints) -> Ints:
+    """The ten best movies that each asking user (n,) has not rated yet: int64 (n, k), -1 for none."""
+    rated = fold.history.matrix()
+    recommended = []
+    for start in range(0, len(asking), _USERS_AT_ONCE):
+        users = asking[start : start + _USERS_AT_ONCE]
+        scored = np.array(scores(users), dtype=np.float32)
+        scored[rated[users].nonzero()] = -np.inf
+        recommended.append(metrics.top_k(scored, K))
+    return np.concatenate(recommended)
+
+
+def _users(fold: Fold, asking: Ints, recommended: Ints) -> pd.DataFrame:
+    liked = _liked(fold).matrix()[asking]
+    relevant = np.diff(liked.indptr)
+    hits = np.take_along_axis(liked.toarray() > 0, recommended, axis=1) & (recommended >= 0)
+    judged = relevant > 0
+    measured = {
+        NDCG: metrics.ndcg(hits[judged], relevant[judged]),
+        RECALL: metrics.recall(hits[judged], relevant[judged]),
+        MRR: metrics.reciprocal_rank(hits[judged]),
+    }
+    told = np.bincount(fold.history.user_rows, minlength=fold.history.users)
+    table = pd.DataFrame({"user_row": asking, "history": told[asking]})
+    return table.join(pd.DataFrame(measured, index=np.flatnonzero(judged)))
+
+
+def _likes(fold: Fold, asking: Ints, recommended: Ints) -> pd.DataFrame:
+    liked = _liked(fold)
+    places = np.searchsorted(asking, liked.user_rows)
+    found = (recommended[places] == liked.movie_rows[:, None]).any(axis=1)
+    return pd.DataFrame({"popularity": fold.popularity[liked.movie_rows], "found": found})
+
+
+def _shown(fold: Fold, recommended: Ints) -> pd.DataFrame:
+    learned_from = len(np.unique(fold.train.user_rows))
+    information = metrics.self_information(fold.popularity, learned_from)
+    rows = recommended[recommended >= 0]
+    return pd.DataFrame({"movie_row": rows, "surprise": information[rows]})
+
+
+def _ratings(fold: Fold, ratings: Ratings, scale: tuple[float, float]) -> pd.DataFrame:
+    test = fold.test
+    predicted = np.clip(ratings(test.user_rows, test.movie_rows), *scale)
+    unknown = int(np.isnan(predicted).sum())
+    if unknown:
+        raise TrainingError(f"{unknown} of {len(test)} predicted ratings are not numbers")
+    return pd.DataFrame(
+        {
+            "user_row": test.user_rows,
+            "popularity": fold.popularity[test.movie_rows],
+            "rating": test.ratings,
+            "predicted": predicted,
+        }
+    )
+
+
+def _liked(fold: Fold) -> Interactions:
+    return fold.test.take(fold.test.ratings >= LIKED)

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from training.evaluate import Evaluation
 from training.interactions import Interactions
 from training.movielens import Dataset
 from training.quiet import quiet_native_stderr
+from training.results import Results
 from training.train import TwoTowers
 from twotower.bundle import Bundle, Embeddings, write_bundle
 from twotower.errors import BundleError
@@ -44,7 +44,7 @@ class Exported:
 
 
 def export_bundle(
-    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, evaluation: Evaluation
+    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, results: Results | None
 ) -> Exported:
     """Write the bundle of towers fitted on all of `dataset`.
 
@@ -55,10 +55,10 @@ def export_bundle(
     statistics = towers.statistics
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     item_embeddings = embed(item_tower, statistics.movie_rows())
-    user_embeddings = embed(user_tower, statistics.user_rows())
+    user_embeddings = embed(user_tower, statistics.user_rows(interactions.histories()))
     difference = max(
         _largest_difference("item", item_embeddings, towers.embed_movies()),
-        _largest_difference("user", user_embeddings, towers.embed_known_users()),
+        _largest_difference("user", user_embeddings, towers.embed_users(interactions.histories())),
     )
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)
@@ -74,7 +74,7 @@ def export_bundle(
         extras={
             "user_tower.keras": _to_keras(towers.user_tower),
             "item_tower.keras": _to_keras(towers.item_tower),
-            "evaluation.json": evaluation.to_json(),
+            **({"evaluation.json": results.to_json(recipe)} if results else {}),
         },
     )
     entry = DatasetEntry(
@@ -89,7 +89,7 @@ def export_bundle(
         bundle,
         recipe=recipe,
         dataset=entry,
-        metrics=evaluation.metrics(),
+        metrics=results.metrics(recipe) if results else {},
         libraries={name: version(name) for name in _LIBRARIES},
     )
     return Exported(manifest, difference, len(np.unique(item_embeddings, axis=0)))

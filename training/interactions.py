@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from training.movielens import Dataset
 from twotower.features import Floats, Histories, Ints, MovieSums
@@ -55,6 +56,17 @@ class Interactions:
             self.movies,
         )
 
+    def join(self, other: Self) -> Self:
+        """These ratings, then those of the other, which must be of the same users and movies."""
+        return type(self)(
+            np.concatenate([self.user_rows, other.user_rows]),
+            np.concatenate([self.movie_rows, other.movie_rows]),
+            np.concatenate([self.ratings, other.ratings]),
+            np.concatenate([self.timestamps, other.timestamps]),
+            self.users,
+            self.movies,
+        )
+
     def by_user(self) -> Self:
         """Ordered by user, then time, then as before."""
         return self.take(np.lexsort((self.timestamps, self.user_rows)))
@@ -64,6 +76,11 @@ class Interactions:
         ordered = self.by_user()
         counts = np.bincount(ordered.user_rows, minlength=self.users)
         return Histories(np.concatenate([[0], np.cumsum(counts)]), ordered.movie_rows, ordered.ratings)
+
+    def matrix(self) -> sp.csr_matrix:
+        """Who rated what: float32 (users, movies), one where there is a rating."""
+        ones = np.ones(len(self), dtype=np.float32)
+        return sp.csr_matrix((ones, (self.user_rows, self.movie_rows)), shape=(self.users, self.movies))
 
     def movie_sums(self) -> MovieSums:
         """Sums over each movie's ratings."""

@@ -1,93 +1,207 @@
-"""The whole of training: from a path of ratings to a bundle."""
+"""The whole of training and of evaluation: from a path of ratings to a bundle, or to a table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
+from training import baselines
 from training.config import Recipe, load_recipe
-from training.evaluate import Evaluation, RatingError, rate_baselines
+from training.evaluate import judge
 from training.export import Exported, export_bundle
 from training.interactions import Interactions
+from training.methods import Fitted, Method
 from training.movielens import Dataset, read_dataset
-from training.report import PROTOCOLS, Reporter
-from training.splits import Split, random_split, temporal_split
-from training.train import MovieContent, TwoTowers, fit
-from twotower.errors import DataError
+from training.report import Reporter
+from training.results import Results, Run
+from training.splits import PROTOCOLS, Fold, Part, Protocol, TooFewRatings, random, temporal
+from training.statistics import MovieContent
+from training.train import TwoTowers, fit
+from twotower.errors import SettingsError
 from twotower.files import check_writable
+
+RANKERS: Final[Mapping[str, Method]] = {
+    "popular": baselines.popular,
+    "item_knn": baselines.item_knn,
+    "ials": baselines.ials,
+    "ease": baselines.ease,
+}
+RATERS: Final[Mapping[str, Method]] = {"bias": baselines.bias, "svd": baselines.svd}
+HGB: Final = "hgb"
+MEAN: Final = "mean"
+BASELINES: Final = (*RANKERS, *RATERS, HGB)
+"""Every method that `evaluate` compares with; the last one needs to know the movies."""
 
 
 def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter) -> Exported:
-    """Evaluate a recipe on the protocols, fit it on all of the data, and write the bundle.
+    """Evaluate a recipe on held-out ratings, fit it on all of the data, and write the bundle.
 
     How many epochs to fit is found on the validation part of the temporal protocol; the test parts are
-    touched to report only. Raises DataError, SettingsError, BundleError; nothing is left half-written.
+    touched to report only. Data too few to hold any out are trained on without.
+    Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
     check_writable(bundles)
-    chosen = load_recipe(recipe)
-    dataset = read_dataset(data)
-    interactions = Interactions.of(dataset)
-    reporter.say(
-        f"{dataset.name}: {len(interactions)} ratings of {interactions.movies} movies by "
-        f"{interactions.users} users"
-    )
-    task = _Task(dataset, chosen, seed, reporter)
-    splits = [temporal_split(interactions), random_split(interactions)]
-    _check_parts(splits)
-    epochs = task.fit(
-        "finding how long to train", splits[0].train, validation=splits[0].validation
-    ).epochs
-    reporter.say(f"the best was after {epochs} epochs: that is how long the others run")
-    evaluation = Evaluation(
-        errors=tuple(error for split in splits for error in task.judge(split, epochs)),
-        split_digests={split.name: split.digest for split in splits},
-    )
-    reporter.errors(evaluation.errors)
-    towers = task.fit("training on all ratings", interactions, epochs=epochs)
-    return export_bundle(bundles, towers, dataset, chosen.name, evaluation)
+    (chosen,) = _load_recipes([recipe])
+    task = _Task(read_dataset(data), reporter)
+    results = None
+    try:
+        protocols = [temporal(task.interactions), random(task.interactions)]
+        own = {chosen.name: task.method(chosen)}
+        rankers = {name: RANKERS[name] for name in ("popular", "ease")}
+        results = task.compare(protocols, rankers, {MEAN: baselines.mean, **RATERS}, own, [seed])
+        reporter.results(results, [chosen.name])
+    except TooFewRatings as error:
+        reporter.say(f"warning: {error}; the model is not evaluated")
+    towers = task.fit(chosen, seed, task.interactions, "training on all ratings")
+    return export_bundle(bundles, towers, task.dataset, chosen.name, results)
+
+
+def evaluate(
+    data: Path,
+    recipes: Sequence[str],
+    protocols: Sequence[str],
+    seeds: Sequence[int],
+    reporter: Reporter,
+) -> Results:
+    """Judge recipes beside every baseline on the test part of each protocol.
+
+    Raises DataError where the data are too few for a protocol that was the only one asked for, or for
+    all of them; SettingsError.
+    """
+    missing = [name for name in ("implicit", "sklearn") if not find_spec(name)]
+    if missing:
+        raise SettingsError(
+            f"evaluating needs {' and '.join(missing)}: pip install -r requirements/evaluation.txt"
+        )
+    chosen = _load_recipes(recipes)
+    task = _Task(read_dataset(data), reporter)
+    own = {recipe.name: task.method(recipe) for recipe in chosen}
+    results = task.compare(task.protocols(protocols), RANKERS, {**RATERS, HGB: task.hgb()}, own, seeds)
+    reporter.results(results, list(own))
+    return results
+
+
+def _load_recipes(recipes: Sequence[str]) -> list[Recipe]:
+    """Read recipes, whose names must tell them apart from each other and from the baselines."""
+    chosen = [load_recipe(recipe) for recipe in recipes]
+    for place, recipe in enumerate(chosen):
+        if recipe.name in (*BASELINES, MEAN):
+            raise SettingsError(f"recipe {recipe.name!r}: a baseline has that name; rename the file")
+        if recipe.name in {other.name for other in chosen[:place]}:
+            raise SettingsError(f"recipe {recipe.name!r}: two have that name; rename one of the files")
+    return chosen
+
+
+SeededMethod = Callable[[int], Method]
 
 
 class _Task:
-    """One data set, recipe and seed."""
+    """One data set, and what shows how far it is."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, seed: int, reporter: Reporter) -> None:
+    def __init__(self, dataset: Dataset, reporter: Reporter) -> None:
+        self.dataset = dataset
+        self.interactions = Interactions.of(dataset)
         self._content = MovieContent.of(dataset)
-        self._scale = dataset.rating_scale
-        self._recipe = recipe
-        self._seed = seed
         self._reporter = reporter
+        self._epochs: dict[tuple[str, int], int] = {}
+        reporter.say(
+            f"{dataset.name}: {len(self.interactions)} ratings of {self.interactions.movies} movies by "
+            f"{self.interactions.users} users"
+        )
 
-    def fit(
+    def protocols(self, names: Sequence[str]) -> list[Protocol]:
+        """Protocols by name; of several, those that the data are too few for are left out, and told."""
+        made = []
+        for name in names:
+            try:
+                made.append(PROTOCOLS[name](self.interactions, Part.TEST))
+            except TooFewRatings as error:
+                if len(names) == 1:
+                    raise
+                self._reporter.say(f"warning: {error}; it is left out")
+        if not made:
+            raise TooFewRatings("too few ratings: no protocol has anything to learn from or to judge by")
+        return made
+
+    def compare(
         self,
-        title: str,
+        protocols: Sequence[Protocol],
+        rankers: Mapping[str, Method],
+        raters: Mapping[str, Method],
+        own: Mapping[str, SeededMethod],
+        seeds: Sequence[int],
+    ) -> Results:
+        """Judge methods without chance once, and our own with every seed."""
+        scale = self.dataset.rating_scale
+        runs = []
+        for protocol in protocols:
+            fixed = {
+                **(rankers if protocol.ranked else {}),
+                **(raters if protocol.rated else {}),
+            }
+            for name, method in fixed.items():
+                with self._reporter.waiting(f"{protocol.name}: {name}"):
+                    runs.append(Run(protocol.name, name, 0, judge(protocol, method, scale)))
+            for name, seeded in own.items():
+                for seed in seeds:
+                    method = seeded(seed)
+                    runs.append(Run(protocol.name, name, seed, judge(protocol, method, scale)))
+        digests = {protocol.name: protocol.digest for protocol in protocols}
+        return Results(runs, self.interactions.movies, digests)
+
+    def hgb(self) -> Method:
+        """The baseline that needs to know the movies."""
+        return baselines.hgb(self._content, self.dataset.rating_scale)
+
+    def method(self, recipe: Recipe) -> SeededMethod:
+        """A recipe as a method, by seed."""
+
+        def seeded(seed: int) -> Method:
+            self._find_epochs(recipe, seed)
+
+            def method(fold: Fold) -> Fitted:
+                towers = self.fit(recipe, seed, fold.train, "training for evaluation")
+                return towers.asked_by(fold.history.histories())
+
+            return method
+
+        return seeded
+
+    def fit(self, recipe: Recipe, seed: int, train: Interactions, title: str) -> TwoTowers:
+        """Fit a recipe for as long as was found best, or for its maximum where that is not known."""
+        epochs = self._epochs.get((recipe.name, seed))
+        return self._fit(recipe, seed, train, title=title, epochs=epochs)
+
+    def _find_epochs(self, recipe: Recipe, seed: int) -> None:
+        """How long to fit: until the error on the validation part of the temporal protocol is least."""
+        if (recipe.name, seed) in self._epochs:
+            return
+        (fold,) = temporal(self.interactions, Part.VALIDATION).folds
+        title = f"{recipe.name}: finding how long to train"
+        towers = self._fit(recipe, seed, fold.train, title=title, validation=fold.test)
+        self._epochs[recipe.name, seed] = towers.epochs
+        self._reporter.say(f"the best was after {towers.epochs} epochs: that is how long the others run")
+
+    def _fit(
+        self,
+        recipe: Recipe,
+        seed: int,
         train: Interactions,
         *,
-        validation: Interactions | None = None,
+        title: str,
         epochs: int | None = None,
+        validation: Interactions | None = None,
     ) -> TwoTowers:
-        with self._reporter.fitting(title, epochs or self._recipe.fit.max_epochs) as on_epoch:
+        with self._reporter.fitting(title, epochs or recipe.fit.max_epochs) as on_epoch:
             return fit(
                 train,
                 self._content,
-                self._scale,
-                self._recipe,
-                seed=self._seed,
+                self.dataset.rating_scale,
+                recipe,
+                seed=seed,
                 validation=validation,
                 epochs=epochs,
                 on_epoch=on_epoch,
             )
-
-    def judge(self, split: Split, epochs: int) -> list[RatingError]:
-        """Fit on all but the test part, and measure beside the baselines."""
-        towers = self.fit(f"protocol {PROTOCOLS[split.name]}", split.refit, epochs=epochs)
-        own = RatingError.of(split, self._recipe.name, towers.predict(split.test), self._scale)
-        return [*rate_baselines(split, self._scale), own]
-
-
-def _check_parts(splits: list[Split]) -> None:
-    for split in splits:
-        for part in ("train", "validation", "test"):
-            if not len(getattr(split, part)):
-                raise DataError(
-                    f"too few ratings: the {split.name} protocol has none left for its {part} part; "
-                    "about ten are needed, of one user at least"
-                )

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from training.config import OnEpoch
-from training.evaluate import RatingError
+from training.evaluate import MRR, NDCG, RECALL
+from training.results import COVERAGE, LOWER_IS_BETTER, MAE, NOVELTY, RMSE, SECONDS, Results
 from twotower.manifest import Manifest
 from twotower.promotion import Current
 
-PROTOCOLS = {
-    "temporal": "A temporal: each user's last 20 %",
-    "random": "B random: 20 % of all",
+PROTOCOLS: Final = {
+    "temporal": "A, temporal: each user's last 20 % of ratings",
+    "random": "B, random: 20 % of all ratings",
+    "cold-user": "C, cold user: the last 20 % of users never learned from",
+    "global-time": "D, global time: everything after a date",
+    "session-start": "session start: what users never learned from rate after a day or more",
+}
+_HEADINGS: Final = {
+    NDCG: "NDCG",
+    RECALL: "recall",
+    MRR: "MRR",
+    COVERAGE: "cover",
+    NOVELTY: "bits",
+    RMSE: "RMSE",
+    MAE: "MAE",
+    SECONDS: "sec",
 }
 
 
@@ -59,31 +76,22 @@ class Reporter:
             yield on_epoch
         self.say(f"{title}: {reached} ({time.perf_counter() - start:.1f} s)")
 
-    def errors(self, errors: Sequence[RatingError]) -> None:
-        """Show RMSE and MAE by method and protocol, the lowest of each in bold."""
-        protocols = list(dict.fromkeys(error.protocol for error in errors))
-        table = Table(title="Rating error on the test part (lower is better)", title_justify="left")
-        table.add_column("method")
-        for protocol in protocols:
-            for measure in ("RMSE", "MAE"):
-                table.add_column(f"{PROTOCOLS[protocol].split(':')[0]}\n{measure}", justify="right")
-        found = {(error.method, error.protocol): error for error in errors}
-        lowest = {
-            (protocol, measure): min(
-                getattr(error, measure) for error in errors if error.protocol == protocol
-            )
-            for protocol in protocols
-            for measure in ("rmse", "mae")
-        }
-        for method in dict.fromkeys(error.method for error in errors):
-            cells = []
-            for protocol in protocols:
-                for measure in ("rmse", "mae"):
-                    value = getattr(found[method, protocol], measure)
-                    best = value == lowest[protocol, measure]
-                    cells.append(f"[bold]{value:.4f}[/bold]" if best else f"{value:.4f}")
-            table.add_row(method, *cells)
-        self._console.print(table)
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Show that something runs which cannot tell how far it is."""
+        start = time.perf_counter()
+        with self._console.status(escape(title)):
+            yield
+        self.say(f"{title} ({time.perf_counter() - start:.1f} s)")
+
+    def results(self, results: Results, recipes: Sequence[str]) -> None:
+        """Show what was measured on each protocol, the best of each in bold, and paired differences."""
+        for protocol in results.protocols:
+            self._console.print(_measures(results, protocol))
+            for recipe in recipes:
+                differences = _differences(results, protocol, recipe)
+                if differences:
+                    self._console.print(differences)
 
     def bundles(self, manifests: Sequence[Manifest], current: Current | None) -> None:
         """Show bundles, and which of them is promoted."""
@@ -94,6 +102,61 @@ class Reporter:
         for manifest in manifests:
             table.add_row(_mark(manifest, current), *_described(manifest))
         self._console.print(table)
+
+
+def _measures(results: Results, protocol: str) -> Table:
+    measured = results.of_protocol(protocol)
+    table = _table(PROTOCOLS[protocol])
+    table.add_column("method")
+    for name in measured.columns:
+        table.add_column(_HEADINGS[str(name)], justify="right")
+    best = {
+        name: column.min() if name in LOWER_IS_BETTER else column.max()
+        for name, column in measured.items()
+    }
+    for method, row in measured.iterrows():
+        table.add_row(
+            escape(str(method)), *(_cell(str(name), row[name], best[name]) for name in measured.columns)
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=escape(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        min_width=72,  # or the title would be broken to the width of a narrow table
+    )
+
+
+def _cell(measure: str, value: float, best: float) -> str:
+    if math.isnan(value):
+        return ""
+    shown = f"{value:.1f}" if measure in {NOVELTY, SECONDS} else f"{value:.4f}"
+    return f"[bold]{shown}[/bold]" if value == best and measure not in {NOVELTY, SECONDS} else shown
+
+
+def _differences(results: Results, protocol: str, recipe: str) -> Table | None:
+    """A recipe less every other method: NDCG and RMSE, with their intervals."""
+    others = [method for method in results.of_protocol(protocol).index if method != recipe]
+    found = {
+        (other, measure): results.difference(protocol, recipe, str(other), measure)
+        for other in others
+        for measure in (NDCG, RMSE)
+    }
+    shown = [measure for measure in (NDCG, RMSE) if any(found[other, measure] for other in others)]
+    if not shown:
+        return None
+    table = _table(f"{recipe} less each other, paired by user (95 % interval)")
+    for heading in ("method", *(_HEADINGS[measure] for measure in shown)):
+        table.add_column(heading)
+    for other in others:
+        intervals = [found[other, measure] for measure in shown]
+        if any(intervals):
+            table.add_row(escape(str(other)), *(str(interval or "") for interval in intervals))
+    return table
 
 
 def _mark(manifest: Manifest, current: Current | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,92 +12,11 @@ import tensorflow as tf
 
 from training.config import OnEpoch, Recipe
 from training.interactions import Interactions
-from training.movielens import Dataset
+from training.methods import Fitted
+from training.statistics import Inputs, MovieContent, Statistics
 from training.towers import build_tower, join_towers
 from twotower.errors import TrainingError
-from twotower.features import (
-    Bools,
-    FeatureRows,
-    FeatureSpec,
-    Floats,
-    MovieSums,
-    UserSums,
-    genre_matrix,
-)
-
-Inputs = tuple[FeatureRows, FeatureRows]
-
-
-@dataclass(frozen=True)
-class MovieContent:
-    """What is known of the movies beside ratings.
-
-    vocabulary: the genres' names. genres: bool (movies, genres). years: float64 (movies,), NaN
-    where missing.
-    """
-
-    vocabulary: tuple[str, ...]
-    genres: Bools
-    years: Floats
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Self:
-        """The content of the movie table; genres in alphabetical order."""
-        of_movies = dataset.movies["genres"].tolist()
-        vocabulary = tuple(sorted(set().union(*of_movies)))
-        years = dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan)
-        return cls(vocabulary, genre_matrix(of_movies, vocabulary), years)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What the features of a training part are made of, each target left out of its own."""
-
-    spec: FeatureSpec
-    content: MovieContent
-    users: UserSums
-    movies: MovieSums
-
-    @classmethod
-    def of(
-        cls,
-        train: Interactions,
-        content: MovieContent,
-        rating_scale: tuple[float, float],
-        damping: float,
-    ) -> Self:
-        """Sum a training part and measure its scaling; nothing else is ever looked at."""
-        users = UserSums.of(train.histories(), content.genres)
-        movies = train.movie_sums()
-        spec = FeatureSpec.fit(
-            genres=content.vocabulary,
-            rating_scale=rating_scale,
-            damping=damping,
-            users=users,
-            movies=movies,
-            years=content.years,
-            movie_genres=content.genres,
-        )
-        return cls(spec, content, users, movies)
-
-    def leaving_out(self, targets: Interactions) -> Inputs:
-        """Both towers' inputs for ratings of the training part, each without itself."""
-        genres = self.content.genres[targets.movie_rows]
-        users = self.users.leaving_out(targets.user_rows, targets.ratings, genres)
-        movies = self.movies.leaving_out(targets.movie_rows, targets.ratings)
-        years = self.content.years[targets.movie_rows]
-        return (
-            self.spec.encode_users(users.statistics()),
-            self.spec.encode_movies(movies, years, genres),
-        )
-
-    def user_rows(self) -> FeatureRows:
-        """The user tower's input for every user of the training part."""
-        return self.spec.encode_users(self.users.statistics())
-
-    def movie_rows(self) -> FeatureRows:
-        """The item tower's input for every movie."""
-        return self.spec.encode_movies(self.movies, self.content.years, self.content.genres)
+from twotower.features import FeatureRows, Floats, Histories, Ints
 
 
 @dataclass(frozen=True)
@@ -110,19 +29,23 @@ class TwoTowers:
     epochs: int
     """How many epochs the weights have seen."""
 
-    def embed_known_users(self) -> FeatureRows:
-        """Embeddings of the training part's users: float32 (users, dim) of unit norm."""
-        return _embed(self.user_tower, self.statistics.user_rows())
+    def embed_users(self, histories: Histories) -> FeatureRows:
+        """Embeddings of users with these ratings: float32 (users, dim) of unit norm."""
+        return _embed(self.user_tower, self.statistics.user_rows(histories))
 
     def embed_movies(self) -> FeatureRows:
         """Embeddings of every movie: float32 (movies, dim) of unit norm."""
         return _embed(self.item_tower, self.statistics.movie_rows())
 
-    def predict(self, test: Interactions) -> Floats:
-        """Predicted ratings of users of the training part: float64 (test,), within the scale."""
-        users = self.embed_known_users()[test.user_rows]
-        movies = self.embed_movies()[test.movie_rows]
-        return self.statistics.spec.unscale_ratings((users * movies).sum(axis=1))
+    def asked_by(self, histories: Histories) -> Fitted:
+        """Scores and ratings for users with these ratings."""
+        users, movies = self.embed_users(histories), self.embed_movies()
+
+        def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
+            cosines = (users[user_rows] * movies[movie_rows]).sum(axis=1)
+            return self.statistics.spec.unscale_ratings(cosines)
+
+        return Fitted(scores=lambda user_rows: users[user_rows] @ movies.T, ratings=ratings)
 
 
 def fit(
@@ -160,7 +83,7 @@ def fit(
     history = model.fit(
         LeaveOneOutBatches(statistics, train, recipe.fit.batch_size, seed),
         epochs=epochs or recipe.fit.max_epochs,
-        validation_data=_held_out(statistics, validation) if validation else None,
+        validation_data=_held_out(statistics, train.histories(), validation) if validation else None,
         validation_batch_size=4096,
         callbacks=[stopper, _Reporter(on_epoch)] if validation else [_Reporter(on_epoch)],
         verbose=0,
@@ -216,8 +139,10 @@ def _embed(tower: keras.Model, rows: FeatureRows) -> FeatureRows:
     return embeddings
 
 
-def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
-    users = statistics.user_rows()[held_out.user_rows]
+def _held_out(
+    statistics: Statistics, histories: Histories, held_out: Interactions
+) -> tuple[Inputs, Floats]:
+    users = statistics.user_rows(histories)[held_out.user_rows]
     movies = statistics.movie_rows()[held_out.movie_rows]
     return (users, movies), statistics.spec.scale_ratings(held_out.ratings)[:, None]
 

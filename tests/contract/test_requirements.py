@@ -13,7 +13,10 @@ import pytest
 from services import ROOT
 
 _REQUIREMENTS = ROOT / "requirements"
-_FORBIDDEN_TO_SERVE = {"tensorflow", "keras", "pandas", "scikit-surprise", "scipy"}
+_FORBIDDEN_TO_SERVE = {
+    *("tensorflow", "keras", "pandas", "scipy"),
+    *("scikit-surprise", "scikit-learn", "implicit"),
+}
 _START = """
 import sys
 absent = set(sys.argv[2:])
@@ -54,6 +57,8 @@ def _absent_modules(requirements: Path) -> list[str]:
         ("gateway.__main__", "gateway.txt"),
         ("training.pipeline", "training.txt"),
         ("training.__main__", "training.txt"),
+        ("implicit.als", "evaluation.txt"),
+        ("sklearn.ensemble", "evaluation.txt"),
     ],
 )
 def test_starts_with_its_own_requirements(module: str, requirements: str) -> None:

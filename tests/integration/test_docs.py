@@ -42,7 +42,7 @@ def test_every_make_target_named_exists_and_help_lists_it() -> None:
         check=True,
     ).stdout
     targets = set(re.findall(r"make (\w+) ", listed))
-    assert targets == {"help", "run", "test", "train", "proto", "lint", "clean"}
+    assert targets == {"help", "run", "test", "train", "evaluate", "proto", "lint", "clean"}
     assert set(re.findall(r"(?:`|\$ )make (\w+)", _TEXT)) <= targets
 
 

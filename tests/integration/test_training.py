@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from builders import forge
 from conftest import Trained
 from services import ROOT, wait_until
+from training.report import Reporter
+from training.results import Results
+from training.splits import TooFewRatings
 from twotower.bundle import list_versions, read_bundle, write_bundle
+from twotower.errors import SettingsError
+from twotower.manifest import read_manifest
 from twotower.promotion import read_current
 
 
@@ -49,20 +59,34 @@ def test_train_writes_the_same_bundle_for_the_same_seed(trained: Trained, tmp_pa
     current = read_current(tmp_path / "new")
     assert current is not None
     assert current.current == trained.first
-    for method in ("global mean", "user + movie bias", "SVD", "quick"):
-        assert method in answer.stdout
-    assert "A temporal" in answer.stdout
-    assert "B random" in answer.stdout
+    for method in ("mean", "popular", "bias", "svd", "ease", "quick"):
+        assert re.search(rf"^ +{method} .*\d\.\d{{4}}", answer.stdout, re.MULTILINE), method
+    assert "A, temporal" in answer.stdout
+    assert "B, random" in answer.stdout
+    assert re.search(
+        rf"^model {trained.first}: its rmse is \d\.\d{{4}}, that of `bias` \d\.\d{{4}}$",
+        answer.stdout,
+        re.MULTILINE,
+    )
     assert answer.stderr == ""
 
 
 def test_the_bundle_is_what_was_evaluated(trained: Trained) -> None:
     manifest, bundle = read_bundle(trained.bundles, trained.first)
     assert manifest.recipe == "quick"
-    assert manifest.metrics["temporal quick rmse"] < manifest.metrics["temporal global mean rmse"]
+    metrics = manifest.metrics
+    assert metrics["temporal quick rmse"] < metrics["temporal mean rmse"]
+    assert 0 < metrics["temporal quick ndcg@10 margin"] < metrics["temporal quick ndcg@10"]
+    assert "random quick ndcg@10" not in metrics
     folder = trained.bundles / trained.first
     evaluation = json.loads((folder / "evaluation.json").read_bytes())
-    assert {row["protocol"] for row in evaluation["errors"]} == {"temporal", "random"}
+    rankers, raters = {"popular", "ease"}, {"mean", "bias", "svd"}
+    assert {(row["protocol"], row["method"]) for row in evaluation["rows"]} == {
+        *(("temporal", method) for method in rankers | raters | {"quick"}),
+        *(("random", method) for method in raters | {"quick"}),
+    }
+    assert {line["method"] for line in evaluation["differences"]} == {"quick"}
+    assert {line["against"] for line in evaluation["differences"]} == rankers | raters
     assert evaluation["split_digests"].keys() == {"temporal", "random"}
     assert (folder / "user_tower.keras").stat().st_size > 0
     assert bundle.item_embeddings.shape == (len(bundle.catalogue), 32)
@@ -96,6 +120,7 @@ def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
     promote = ("promote", "--bundles", bundles)
     assert f"model {trained.first} is promoted" in _training(*promote, trained.first).stdout
     answer = _training(*promote, trained.second)
+    assert f"that of the promoted model {trained.first} " in answer.stdout
     assert f"the previous one is {trained.first}" in answer.stdout
     listed = _training("list", "--bundles", bundles).stdout
     assert trained.first in listed
@@ -113,6 +138,9 @@ def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
     [
         (["train", "--data", "no-such-folder"], "no-such-folder does not exist"),
         (["train", "--recipe", "best"], "'best': no such recipe"),
+        (["evaluate", "--data", "no-such-folder"], "no-such-folder does not exist"),
+        (["evaluate", "--recipe", "reference", "--recipe", "best"], "'best': no such recipe"),
+        (["evaluate", "--json", "."], "--json . is a folder; name a file"),
         (["promote", "0123456789abcdef"], "there is no such bundle"),
         (["rollback"], "no previous model"),
         (["list"], "there is no bundle"),
@@ -126,15 +154,130 @@ def test_a_command_that_cannot_be_done_says_so_in_one_line(
     assert words in _one_line(_training(*arguments, TWOTOWER_BUNDLES=str(tmp_path)))
 
 
-def test_too_few_ratings_are_refused(tmp_path: Path) -> None:
+def test_evaluate_judges_recipes_beside_every_baseline(trained: Trained, tmp_path: Path) -> None:
+    answer = _training(
+        *("evaluate", "--data", trained.data, "--recipe", trained.recipe),
+        *("--protocol", "temporal", "--json", tmp_path / "new" / "measured.json"),
+        TWOTOWER_BUNDLES=str(tmp_path / "bundles"),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    assert "A, temporal" in answer.stdout
+    assert "B, random" not in answer.stdout
+    assert "quick less each other" in answer.stdout
+    rows = json.loads((tmp_path / "new" / "measured.json").read_bytes())
+    ranks, rates = ["popular", "item_knn", "ials", "ease"], ["bias", "svd", "hgb"]
+    assert {row["method"] for row in rows} == {*ranks, *rates, "quick"}
+    for row in rows:
+        assert row["protocol"] == "temporal"
+        ranked = {row[f"{name}@10"] for name in ("ndcg", "recall", "mrr", "coverage", "novelty")}
+        rated = {row["rmse"], row["mae"]}
+        assert (ranked == {None}) == (row["method"] in rates)
+        assert (rated == {None}) == (row["method"] in ranks)
+        assert row["train_seconds"] > 0
+    measured = {row["method"]: row for row in rows}
+    kept = read_manifest(trained.bundles, trained.first).metrics
+    for method in ("popular", "ease", "bias", "svd"):
+        for measure in ("ndcg@10", "rmse"):
+            value = measured[method][measure]
+            assert kept.get(f"temporal {method} {measure}") == (value and round(value, 6))
+    assert not (tmp_path / "bundles").exists()
+
+
+def _evaluate_here(data: Path, recipe: Path, *protocols: str) -> tuple[Results, str]:
+    """In this process, which has TensorFlow imported already; what it finds, and what it shows."""
+    from training.pipeline import evaluate  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    shown = Console(file=io.StringIO(), width=200)
+    with shown.capture() as capture:
+        found = evaluate(data, [str(recipe)], protocols or ["temporal"], [0, 1], Reporter(shown))
+    return found, capture.get()
+
+
+@pytest.mark.parametrize("name", ["mean", "popular", "bias", "svd", "item_knn", "ials", "ease", "hgb"])
+def test_a_recipe_named_like_a_baseline_is_refused(trained: Trained, tmp_path: Path, name: str) -> None:
+    from training.pipeline import train  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    recipe = shutil.copy(trained.recipe, tmp_path / f"{name}.toml")
+    with pytest.raises(SettingsError, match=f"recipe '{name}': a baseline has that name"):
+        _evaluate_here(trained.data, recipe)
+    with pytest.raises(SettingsError, match=f"recipe '{name}': a baseline has that name"):
+        train(trained.data, str(recipe), tmp_path / "bundles", 0, Reporter(Console(quiet=True)))
+
+
+def test_recipes_of_one_name_are_not_mixed(trained: Trained, tmp_path: Path) -> None:
+    from training.pipeline import evaluate  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    other = shutil.copy(trained.recipe, tmp_path / "quick.toml")
+    with pytest.raises(SettingsError, match="recipe 'quick': two have that name"):
+        evaluate(
+            trained.data,
+            [str(trained.recipe), str(other)],
+            ["temporal"],
+            [0],
+            Reporter(Console(quiet=True)),
+        )
+
+
+def test_evaluate_says_what_is_not_installed(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.pipeline.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match="evaluating needs implicit and sklearn: pip install -r"):
+        _evaluate_here(trained.data, trained.recipe)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--protocol", "yesterday"), ("--seeds", "0"), ("--seeds", "some")]
+)
+def test_evaluate_says_how_it_is_used(option: str, value: str) -> None:
+    answer = _training("evaluate", option, value)
+    assert answer.returncode == 2
+    assert f"argument {option}" in answer.stderr
+    assert value in answer.stderr
+
+
+def test_data_too_few_to_hold_any_out_are_trained_on_with_a_warning(
+    trained: Trained, tmp_path: Path
+) -> None:
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.0,5\n2,1,3.0,5\n")
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,One (2001),Drama\n")
-    line = _one_line(_training("train", "--data", tmp_path, "--bundles", tmp_path / "bundles"))
-    assert "too few ratings" in line
-    assert list((tmp_path / "bundles").iterdir()) == []
+    answer = _training(
+        *("train", "--data", tmp_path, "--recipe", trained.recipe, "--promote"),
+        *("--bundles", tmp_path / "bundles"),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "warning: too few ratings" in answer.stdout
+    assert "it was not evaluated: the data were too few to hold any out" in answer.stdout
+    (version,) = list_versions(tmp_path / "bundles")
+    manifest, _ = read_bundle(tmp_path / "bundles", version)
+    assert manifest.metrics == {}
+    assert "evaluation.json" not in manifest.files
+    current = read_current(tmp_path / "bundles")
+    assert current is not None
+    assert current.current == version
+    with pytest.raises(TooFewRatings, match="the temporal protocol has none left"):
+        _evaluate_here(tmp_path, trained.recipe)
+    with pytest.raises(TooFewRatings, match="no protocol has anything to learn from or to judge by"):
+        _evaluate_here(tmp_path, trained.recipe, "temporal", "random")
 
 
-def test_a_model_worse_than_a_constant_is_promoted_by_force_only(
+def test_a_protocol_that_data_are_too_few_for_is_left_out_and_told(
+    trained: Trained, tmp_path: Path
+) -> None:
+    movies = range(1, 31)
+    ratings = "".join(f"1,{movie},{movie % 5 + 1},{movie}\n" for movie in movies)
+    (tmp_path / "ratings.csv").write_text(f"userId,movieId,rating,timestamp\n{ratings}")
+    titles = "".join(f"{movie},Number {movie} (2001),Drama\n" for movie in movies)
+    (tmp_path / "movies.csv").write_text(f"movieId,title,genres\n{titles}")
+    results, shown = _evaluate_here(tmp_path, trained.recipe, "temporal", "cold-user", "session-start")
+    assert results.protocols == ["temporal"]
+    assert set(results.by_seed.reset_index()["seed"]) == {0, 1}
+    for left_out in ("cold-user", "session-start"):
+        assert re.search(f"warning: too few ratings: the {left_out} protocol .* left out", shown)
+    assert "A, temporal" in shown
+    assert "quick less each other" in shown
+
+
+def test_a_model_worse_than_the_biases_is_promoted_by_force_only(
     trained: Trained, tmp_path: Path
 ) -> None:
     manifest, bundle = read_bundle(trained.bundles, trained.first)
@@ -143,15 +286,38 @@ def test_a_model_worse_than_a_constant_is_promoted_by_force_only(
         bundle,
         recipe=manifest.recipe,
         dataset=manifest.dataset,
-        metrics={"temporal quick rmse": 1.2, "temporal global mean rmse": 1.1},
+        metrics={"temporal quick rmse": 1.2, "temporal bias rmse": 1.1},
         libraries={},
     )
     promote = ("promote", "--bundles", tmp_path, trained.first)
     line = _one_line(_training(*promote))
-    assert "test RMSE of 1.2000 is worse than the global mean's, 1.1000" in line
+    assert "its rmse is 1.2000, that of `bias` 1.1000: not good enough" in line
     assert read_current(tmp_path) is None
     assert _training(*promote, "--force").returncode == 0
     assert read_current(tmp_path) is not None
+
+
+def test_a_model_worse_than_the_promoted_one_is_promoted_by_force_only(
+    trained: Trained, tmp_path: Path
+) -> None:
+    bundles = trained.copy(tmp_path / "bundles", promoted=None)
+    metrics = {"temporal quick rmse": 0.9, "temporal bias rmse": 1.1}
+    better = forge(bundles, trained.first, metrics=metrics)
+    worse = forge(bundles, trained.second, metrics=metrics | {"temporal quick rmse": 1.0})
+    promote = ("promote", "--bundles", bundles)
+    assert _training(*promote, better).returncode == 0
+    line = _one_line(_training(*promote, worse))
+    assert f"its rmse is 1.0000, that of `bias` 1.1000, that of the promoted model {better}" in line
+    assert "worse by more than the noise" in line
+    assert f"the previous one is {better}" in _training(*promote, worse, "--force").stdout
+
+
+def test_a_promoted_model_that_is_gone_holds_no_other_back(trained: Trained, tmp_path: Path) -> None:
+    bundles = trained.copy(tmp_path / "bundles", promoted=trained.first)
+    shutil.rmtree(bundles / trained.first)
+    answer = _training("promote", "--bundles", bundles, trained.second)
+    assert answer.returncode == 0, answer.stderr
+    assert f"the promoted model is not compared with: {trained.first}: there is no such" in answer.stdout
 
 
 def test_an_interrupted_training_leaves_nothing(trained: Trained, tmp_path: Path) -> None:
@@ -180,5 +346,5 @@ def test_a_bundles_path_that_is_a_file_is_told(trained: Trained, tmp_path: Path)
 def test_help_names_every_command() -> None:
     answer = _training("--help")
     assert answer.returncode == 0
-    for command in ("train", "promote", "rollback", "list", "inspect"):
+    for command in ("train", "evaluate", "promote", "rollback", "list", "inspect"):
         assert command in answer.stdout

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from training.config import Recipe, load_recipe
-from training.evaluate import RatingError
 from training.interactions import Interactions
+from training.metrics import rmse
 from training.movielens import Dataset, read_dataset
-from training.splits import Split, temporal_split
-from training.train import LeaveOneOutBatches, MovieContent, Statistics, TwoTowers, fit
+from training.splits import Fold, Part, cold_user, temporal
+from training.statistics import MovieContent, Statistics
+from training.train import LeaveOneOutBatches, TwoTowers, fit
 from twotower.errors import TrainingError
-from twotower.features import UserSums
+from twotower.features import Floats, UserSums
 
 _SCALE = (0.5, 5.0)
 
@@ -31,14 +32,27 @@ def content(dataset: Dataset) -> MovieContent:
 
 
 @pytest.fixture(scope="module")
-def split(dataset: Dataset) -> Split:
-    return temporal_split(Interactions.of(dataset))
+def fold(dataset: Dataset) -> Fold:
+    """What a recipe is judged by."""
+    return temporal(Interactions.of(dataset)).folds[0]
+
+
+@pytest.fixture(scope="module")
+def validation(dataset: Dataset) -> Fold:
+    """What tells how long to fit it."""
+    return temporal(Interactions.of(dataset), Part.VALIDATION).folds[0]
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     shipped = load_recipe("reference")
     return shipped.model_copy(update={"fit": shipped.fit.model_copy(update={"max_epochs": 2})})
+
+
+@pytest.fixture(scope="module")
+def towers(fold: Fold, content: MovieContent, recipe: Recipe) -> TwoTowers:
+    """Fitted for one epoch, with seed 1."""
+    return fit(fold.train, content, _SCALE, recipe, seed=1, epochs=1)
 
 
 def _statistics(train: Interactions, content: MovieContent) -> Statistics:
@@ -49,6 +63,12 @@ def _weights(towers: TwoTowers) -> list[np.ndarray]:
     return [*towers.user_tower.get_weights(), *towers.item_tower.get_weights()]
 
 
+def _predicted(towers: TwoTowers, fold: Fold) -> Floats:
+    fitted = towers.asked_by(fold.history.histories())
+    assert fitted.ratings
+    return fitted.ratings(fold.test.user_rows, fold.test.movie_rows)
+
+
 def _pair_list(part: Interactions) -> list[tuple[int, int]]:
     return list(zip(part.user_rows.tolist(), part.movie_rows.tolist(), strict=True))
 
@@ -57,11 +77,11 @@ def _pairs(part: Interactions) -> set[tuple[int, int]]:
     return set(_pair_list(part))
 
 
-def test_a_target_is_encoded_as_if_it_had_never_been_given(split: Split, content: MovieContent) -> None:
-    statistics = _statistics(split.train, content)
-    for place in np.random.default_rng(0).integers(0, len(split.train), 20):
-        target = split.train.take(np.array([place]))
-        without = split.train.take(np.arange(len(split.train)) != place)
+def test_a_target_is_encoded_as_if_it_had_never_been_given(fold: Fold, content: MovieContent) -> None:
+    statistics = _statistics(fold.train, content)
+    for place in np.random.default_rng(0).integers(0, len(fold.train), 20):
+        target = fold.train.take(np.array([place]))
+        without = fold.train.take(np.arange(len(fold.train)) != place)
         users, movies = statistics.leaving_out(target)
         sums, spec = UserSums.of(without.histories(), content.genres), statistics.spec
         assert (users == spec.encode_users(sums.statistics())[target.user_rows]).all()
@@ -69,47 +89,59 @@ def test_a_target_is_encoded_as_if_it_had_never_been_given(split: Split, content
         assert (movies == rows[target.movie_rows]).all()
 
 
-def test_a_targets_own_rating_does_not_reach_its_features(split: Split, content: MovieContent) -> None:
-    changed_ratings = split.train.ratings.copy()
+def test_a_targets_own_rating_does_not_reach_its_features(fold: Fold, content: MovieContent) -> None:
+    changed_ratings = fold.train.ratings.copy()
     changed_ratings[0] = 5.5 - changed_ratings[0]
-    changed = replace(split.train, ratings=changed_ratings)
+    changed = replace(fold.train, ratings=changed_ratings)
     first = np.array([0])
-    before = _statistics(split.train, content).leaving_out(split.train.take(first))
-    spec = _statistics(split.train, content).spec  # whose means may see it: fixed for all rows alike
+    before = _statistics(fold.train, content).leaving_out(fold.train.take(first))
+    spec = _statistics(fold.train, content).spec  # whose means may see it: fixed for all rows alike
     after = replace(_statistics(changed, content), spec=spec).leaving_out(changed.take(first))
     assert (before[0] == after[0]).all()
     assert (before[1] == after[1]).all()
 
 
 def test_no_held_out_rating_reaches_features_or_weights(
-    dataset: Dataset, split: Split, content: MovieContent, recipe: Recipe
+    dataset: Dataset, fold: Fold, content: MovieContent, recipe: Recipe, towers: TwoTowers
 ) -> None:
     """Turn every held-out rating upside down in the data: only the measured error may change."""
     interactions = Interactions.of(dataset)
-    tested = _pairs(split.test)
+    tested = _pairs(fold.test)
     held_out = np.array([pair in tested for pair in _pair_list(interactions)])
-    assert held_out.sum() == len(split.test)
+    assert held_out.sum() == len(fold.test)
     ratings = np.where(held_out, 5.5 - interactions.ratings, interactions.ratings)
-    turned = temporal_split(replace(interactions, ratings=ratings))
-    before = fit(split.refit, content, _SCALE, recipe, seed=1, epochs=1)
-    after = fit(turned.refit, content, _SCALE, recipe, seed=1, epochs=1)
-    assert before.statistics.spec == after.statistics.spec
-    assert (before.statistics.user_rows() == after.statistics.user_rows()).all()
-    assert (before.statistics.movie_rows() == after.statistics.movie_rows()).all()
-    for weights, same in zip(_weights(before), _weights(after), strict=True):
+    (turned,) = temporal(replace(interactions, ratings=ratings)).folds
+    after = fit(turned.train, content, _SCALE, recipe, seed=1, epochs=1)
+    assert towers.statistics.spec == after.statistics.spec
+    told, told_after = fold.history.histories(), turned.history.histories()
+    assert (towers.statistics.user_rows(told) == after.statistics.user_rows(told_after)).all()
+    assert (towers.statistics.movie_rows() == after.statistics.movie_rows()).all()
+    for weights, same in zip(_weights(towers), _weights(after), strict=True):
         assert (weights == same).all()
-    errors = [RatingError.of(s, "", before.predict(s.test), _SCALE).rmse for s in (split, turned)]
-    assert errors[0] != errors[1]
+    predicted = _predicted(towers, fold)
+    assert (predicted == _predicted(after, turned)).all()
+    assert rmse(predicted - fold.test.ratings) != rmse(predicted - turned.test.ratings)
 
 
-def test_the_test_part_shares_no_pair_with_what_is_fitted(split: Split) -> None:
-    assert not _pairs(split.refit) & _pairs(split.test)
+def test_no_part_shares_a_pair_with_what_is_fitted(fold: Fold, validation: Fold) -> None:
+    assert not _pairs(fold.train) & _pairs(fold.test)
+    assert not _pairs(validation.train) & _pairs(validation.test)
+    assert not (_pairs(validation.train) | _pairs(validation.test)) & _pairs(fold.test)
+
+
+def test_users_never_learned_from_are_known_by_what_is_told(
+    dataset: Dataset, content: MovieContent, recipe: Recipe
+) -> None:
+    cold = cold_user(Interactions.of(dataset)).folds[0]
+    turned = replace(cold, history=replace(cold.history, ratings=5.5 - cold.history.ratings))
+    towers = fit(cold.train, content, _SCALE, recipe, seed=1, epochs=1)
+    assert np.abs(_predicted(towers, cold) - _predicted(towers, turned)).max() > 0.01
 
 
 def test_training_and_serving_encode_a_user_alike(dataset: Dataset, content: MovieContent) -> None:
     interactions = Interactions.of(dataset)
     statistics = _statistics(interactions, content)
-    together = statistics.user_rows()
+    together = statistics.user_rows(interactions.histories())
     for user in range(0, interactions.users, 7):
         own = interactions.take(interactions.user_rows == user)
         alone = replace(own, user_rows=np.zeros(len(own), np.int64), users=1)
@@ -118,55 +150,82 @@ def test_training_and_serving_encode_a_user_alike(dataset: Dataset, content: Mov
 
 
 def test_batches_hold_every_rating_once_in_another_order_each_epoch(
-    split: Split, content: MovieContent
+    fold: Fold, content: MovieContent
 ) -> None:
-    batches = LeaveOneOutBatches(_statistics(split.train, content), split.train, 100, seed=0)
+    batches = LeaveOneOutBatches(_statistics(fold.train, content), fold.train, 100, seed=0)
     epochs = []
     for _ in range(2):
         targets = np.concatenate([batches[place][1][:, 0] for place in range(len(batches))])
-        assert len(targets) == len(split.train)
-        assert np.allclose(np.sort(targets), np.sort((split.train.ratings - 0.5) / 4.5 * 2 - 1))
+        assert len(targets) == len(fold.train)
+        assert np.allclose(np.sort(targets), np.sort((fold.train.ratings - 0.5) / 4.5 * 2 - 1))
         epochs.append(targets)
         batches.on_epoch_end()
     assert (epochs[0] != epochs[1]).any()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
-    split: Split, content: MovieContent, recipe: Recipe
+    fold: Fold, content: MovieContent, recipe: Recipe, towers: TwoTowers
 ) -> None:
-    first, same, other = (
-        fit(split.train, content, _SCALE, recipe, seed=seed, epochs=1) for seed in (1, 1, 2)
-    )
-    assert all((a == b).all() for a, b in zip(_weights(first), _weights(same), strict=True))
-    assert any((a != b).any() for a, b in zip(_weights(first), _weights(other), strict=True))
+    same, other = (fit(fold.train, content, _SCALE, recipe, seed=seed, epochs=1) for seed in (1, 2))
+    assert all((a == b).all() for a, b in zip(_weights(towers), _weights(same), strict=True))
+    assert any((a != b).any() for a, b in zip(_weights(towers), _weights(other), strict=True))
 
 
-def test_embeddings_are_of_unit_norm_and_predictions_on_the_scale(
-    split: Split, content: MovieContent, recipe: Recipe
-) -> None:
-    towers = fit(split.train, content, _SCALE, recipe, seed=1, validation=split.validation)
-    assert 1 <= towers.epochs <= recipe.fit.max_epochs
-    for embeddings in (towers.embed_movies(), towers.embed_known_users()):
+def test_embeddings_are_of_unit_norm_and_predictions_on_the_scale(fold: Fold, towers: TwoTowers) -> None:
+    for embeddings in (towers.embed_movies(), towers.embed_users(fold.history.histories())):
         assert embeddings.shape[1] == 32
         assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
-    predicted = towers.predict(split.test)
+    predicted = _predicted(towers, fold)
     assert ((predicted >= 0.5) & (predicted <= 5.0)).all()
 
 
-def test_constant_ratings_are_learned_without_a_number_that_is_not_finite(
-    split: Split, content: MovieContent, recipe: Recipe
+def test_scores_rank_as_predicted_ratings_do(fold: Fold, towers: TwoTowers) -> None:
+    fitted = towers.asked_by(fold.history.histories())
+    assert fitted.scores
+    assert fitted.ratings
+    users = np.array([3, 0, 11])
+    scores = fitted.scores(users)
+    assert scores.shape == (3, fold.train.movies)
+    for user, scored in zip(users, scores, strict=True):
+        ratings = fitted.ratings(np.full(len(scored), user), np.arange(len(scored)))
+        assert (np.diff(ratings[np.argsort(scored)]) >= -1e-5).all()
+
+
+def test_the_weights_are_those_of_the_best_epoch(
+    validation: Fold, content: MovieContent, recipe: Recipe
 ) -> None:
-    constant = replace(split.train, ratings=np.full(len(split.train), 4.0))
+    losses: list[float] = []
+
+    def on_epoch(_epoch: int, _loss: float, validation_loss: float | None) -> None:
+        assert validation_loss is not None
+        losses.append(validation_loss)
+
+    quick = {"learning_rate": 3e-2, "max_epochs": 8, "patience": 2}
+    restless = recipe.model_copy(update={"fit": recipe.fit.model_copy(update=quick)})
+    judged = {"validation": validation.test, "on_epoch": on_epoch}
+    towers = fit(validation.train, content, _SCALE, restless, seed=1, **judged)
+    assert towers.epochs == np.argmin(losses) + 1 < len(losses) <= 8
+    again = fit(validation.train, content, _SCALE, restless, seed=1, epochs=towers.epochs)
+    for weights, same in zip(_weights(towers), _weights(again), strict=True):
+        assert (weights == same).all()
+    squares = (_predicted(towers, validation) - validation.test.ratings) ** 2
+    assert squares.mean() * (2 / 4.5) ** 2 == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_constant_ratings_are_learned_without_a_number_that_is_not_finite(
+    fold: Fold, content: MovieContent, recipe: Recipe
+) -> None:
+    constant = replace(fold.train, ratings=np.full(len(fold.train), 4.0))
     towers = fit(constant, content, (4.0, 4.0), recipe, seed=1, epochs=1)
     assert all(np.isfinite(weights).all() for weights in _weights(towers))
-    assert (towers.predict(split.test) == 4.0).all()
+    assert (_predicted(towers, replace(fold, history=constant)) == 4.0).all()
 
 
 @pytest.mark.parametrize("validated", [True, False])
 def test_a_loss_that_is_no_number_ends_the_fit(
-    split: Split, content: MovieContent, recipe: Recipe, *, validated: bool
+    validation: Fold, content: MovieContent, recipe: Recipe, *, validated: bool
 ) -> None:
-    faulty = replace(split.train, ratings=np.full(len(split.train), np.nan))
-    validation = split.validation if validated else None
+    faulty = replace(validation.train, ratings=np.full(len(validation.train), np.nan))
+    held_out = validation.test if validated else None
     with pytest.raises(TrainingError, match="the loss is not finite after epoch"):
-        fit(faulty, content, _SCALE, recipe, seed=1, validation=validation, epochs=1)
+        fit(faulty, content, _SCALE, recipe, seed=1, validation=held_out, epochs=1)
