@@ -80,6 +80,7 @@ def evaluate(
     own = {recipe.name: task.method(recipe) for recipe in chosen}
     results = task.compare(task.protocols(protocols), RANKERS, {**RATERS, HGB: task.hgb()}, own, seeds)
     reporter.results(results, list(own))
+    reporter.slices(results)
     return results
 
 

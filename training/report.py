@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -93,6 +94,19 @@ class Reporter:
                 if differences:
                     self._console.print(differences)
 
+    def slices(self, results: Results) -> None:
+        """Show NDCG, recall and RMSE apart for kinds of users and of movies."""
+        for protocol in results.protocols:
+            for title, table in (
+                ("NDCG by how many ratings of the user were told", results.ndcg_by_history(protocol)),
+                ("NDCG by users", results.ndcg_by_group(protocol)),
+                ("recall by the movie's ratings in training", results.recall_by_popularity(protocol)),
+                ("RMSE by the movie's ratings in training", results.rmse_by_popularity(protocol)),
+                ("RMSE by users", results.rmse_by_group(protocol)),
+            ):
+                if table.shape[1] > 1:
+                    self._console.print(_slices(f"{PROTOCOLS[protocol].split(':')[0]}: {title}", table))
+
     def bundles(self, manifests: Sequence[Manifest], current: Current | None) -> None:
         """Show bundles, and which of them is promoted."""
         table = Table()
@@ -118,6 +132,16 @@ def _measures(results: Results, protocol: str) -> Table:
         table.add_row(
             escape(str(method)), *(_cell(str(name), row[name], best[name]) for name in measured.columns)
         )
+    return table
+
+
+def _slices(title: str, sliced: pd.DataFrame) -> Table:
+    table = _table(title)
+    table.add_column("method")
+    for name in sliced.columns:
+        table.add_column(escape(str(name)), justify="right")
+    for method, row in sliced.iterrows():
+        table.add_row(escape(str(method)), *("" if math.isnan(v) else f"{v:.4f}" for v in row))
     return table
 
 

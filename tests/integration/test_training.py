@@ -165,6 +165,8 @@ def test_evaluate_judges_recipes_beside_every_baseline(trained: Trained, tmp_pat
     assert "A, temporal" in answer.stdout
     assert "B, random" not in answer.stdout
     assert "quick less each other" in answer.stdout
+    assert "A, temporal: NDCG by how many ratings of the user were told" in answer.stdout
+    assert "A, temporal: RMSE by the movie's ratings in training" in answer.stdout
     rows = json.loads((tmp_path / "new" / "measured.json").read_bytes())
     ranks, rates = ["popular", "item_knn", "ials", "ease"], ["bias", "svd", "hgb"]
     assert {row["method"] for row in rows} == {*ranks, *rates, "quick"}
