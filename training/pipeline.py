@@ -16,10 +16,10 @@ from training.methods import Fitted, Method
 from training.movielens import Dataset, read_dataset
 from training.report import Reporter
 from training.results import Results, Run
-from training.splits import PROTOCOLS, Fold, Part, Protocol, TooFewRatings, random, temporal
+from training.splits import PROTOCOLS, Fold, Part, Protocol, random, temporal
 from training.statistics import MovieContent
 from training.train import TwoTowers, fit
-from twotower.errors import SettingsError
+from twotower.errors import SettingsError, TooFewRatings
 from twotower.files import check_writable
 
 RANKERS: Final[Mapping[str, Method]] = {

@@ -17,14 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from training.interactions import Interactions
-from twotower.errors import DataError
+from twotower.errors import TooFewRatings
 from twotower.features import Bools, Ints
 
 Parts = npt.NDArray[np.int8]
-
-
-class TooFewRatings(DataError):
-    """A protocol has nothing left to learn from or to judge by."""
 
 
 class Part(IntEnum):

@@ -18,6 +18,7 @@ TwotowerError
 └── OperationError             a command or a start-up ends in it
     ├── BundleError            a bundle is missing, damaged or of another format
     ├── DataError              ratings or movies cannot be read
+    │   └── TooFewRatings      none are left to learn from or to judge by
     ├── TrainingError          a fit went astray
     └── SettingsError          a setting is missing or not allowed
 """
@@ -106,6 +107,10 @@ class BundleError(OperationError):
 
 class DataError(OperationError):
     """Ratings or movies cannot be read."""
+
+
+class TooFewRatings(DataError):
+    """None are left to learn from or to judge by."""
 
 
 class TrainingError(OperationError):

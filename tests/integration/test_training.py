@@ -22,9 +22,8 @@ from conftest import Trained
 from services import ROOT, wait_until
 from training.report import Reporter
 from training.results import Results
-from training.splits import TooFewRatings
 from twotower.bundle import list_versions, read_bundle, write_bundle
-from twotower.errors import SettingsError
+from twotower.errors import SettingsError, TooFewRatings
 from twotower.manifest import read_manifest
 from twotower.promotion import read_current
 

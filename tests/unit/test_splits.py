@@ -23,13 +23,13 @@ from training.splits import (
     Fold,
     Part,
     Protocol,
-    TooFewRatings,
     cold_user,
     global_time,
     random,
     session_start,
     temporal,
 )
+from twotower.errors import TooFewRatings
 
 _EDITION_2018 = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small"
 _BOTH_PARTS = pytest.mark.parametrize("part", [Part.TEST, Part.VALIDATION], ids=lambda part: part.name)
