@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import httpx
 
@@ -135,13 +135,8 @@ def _show_top(address: str, user_id: int) -> None:
         print(f"{place:4}. {movie['title']}{year}   rating {movie['predicted_rating']:.2f}")
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _until_interrupted() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal, too, must leave nothing
-        signal.signal(number, _interrupt)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)  # a closed terminal must leave nothing
     try:
         main()
     except KeyboardInterrupt:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.config import recipe_names
 from training.gate import check_good_enough
 from training.movielens import EMBEDDED
 from training.quiet import quiet_native_stderr
-from training.report import PROTOCOLS as PROTOCOL_NAMES
 from training.report import Reporter
+from training.splits import PROTOCOLS
 from twotower.bundle import list_versions, read_bundle
 from twotower.errors import BundleError, SettingsError
 from twotower.files import check_writable, write_atomically
@@ -47,44 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     train = commands.add_parser("train", parents=[shared], help="train a model and write its bundle")
-    train.set_defaults(command=_train)
-    _add_data(train)
-    train.add_argument(
-        "--recipe",
-        default="reference",
-        help=f"{', '.join(recipe_names())}, or the path of a .toml file (default: %(default)s)",
-    )
-    train.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="the same seed, the same model (default: 0)"
-    )
-    train.add_argument("--promote", action="store_true", help="promote the model when it is done")
-    train.add_argument("--force", action="store_true", help="promote it even if it is not good enough")
+    _fill_train(train)
 
     evaluate = commands.add_parser(
         "evaluate", help="judge recipes beside the baselines, on ratings they have not seen"
     )
-    evaluate.set_defaults(command=_evaluate)
-    _add_data(evaluate)
-    evaluate.add_argument(
-        "--recipe",
-        action="append",
-        metavar="RECIPE",
-        help=f"as for train; may be given again (default: {', '.join(recipe_names())})",
-    )
-    evaluate.add_argument(
-        "--protocol",
-        choices=[*PROTOCOL_NAMES, "all"],
-        default="all",
-        help="which ratings are held out (default: %(default)s)",
-    )
-    evaluate.add_argument(
-        "--seeds",
-        type=_seeds,
-        default=1,
-        metavar="N",
-        help="judge recipes with seeds 0 to N - 1 (default: 1)",
-    )
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
+    _fill_evaluate(evaluate)
 
     promote_ = commands.add_parser("promote", parents=[shared], help="serve a model")
     promote_.set_defaults(command=_promote)
@@ -105,6 +73,50 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fill_train(train: argparse.ArgumentParser) -> None:
+    train.set_defaults(command=_train)
+    _add_data(train)
+    train.add_argument(
+        "--recipe",
+        default="reference",
+        help=f"{', '.join(recipe_names())}, or the path of a .toml file (default: %(default)s)",
+    )
+    train.add_argument(
+        "--seed",
+        type=_integer(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="the same seed, the same model (default: 0)",
+    )
+    train.add_argument("--promote", action="store_true", help="promote the model when it is done")
+    train.add_argument("--force", action="store_true", help="promote it even if it is not good enough")
+
+
+def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.set_defaults(command=_evaluate)
+    _add_data(evaluate)
+    evaluate.add_argument(
+        "--recipe",
+        action="append",
+        metavar="RECIPE",
+        help=f"as for train; may be given again (default: {', '.join(recipe_names())})",
+    )
+    evaluate.add_argument(
+        "--protocol",
+        choices=[*PROTOCOLS, "all"],
+        default="all",
+        help="which ratings are held out (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--seeds",
+        type=_integer(1, _MOST_SEEDS),
+        default=1,
+        metavar="N",
+        help="judge recipes with seeds 0 to N - 1 (default: 1)",
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
@@ -115,16 +127,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from 0 to {2**32 - 1}")
-    return int(text)
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from {low} to {high}")
+        return int(text)
 
-
-def _seeds(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= _MOST_SEEDS):
-        raise argparse.ArgumentTypeError(f"{text!r}, allowed is an integer from 1 to {_MOST_SEEDS}")
-    return int(text)
+    return parse
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -156,7 +165,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     results = evaluate(
         options.data,
         options.recipe or recipe_names(),
-        list(PROTOCOL_NAMES) if options.protocol == "all" else [options.protocol],
+        list(PROTOCOLS) if options.protocol == "all" else [options.protocol],
         range(options.seeds),
         Reporter(),
     )

@@ -77,13 +77,13 @@ def svd(fold: Fold) -> Fitted:
     return Fitted(ratings=ratings)
 
 
-def hgb(content: MovieContent, scale: tuple[float, float], damping: float = _DAMPING) -> Method:
+def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
     """Gradient-boosted trees on the towers' own features (Ke et al. 2017), by scikit-learn."""
 
     def fitted(fold: Fold) -> Fitted:
         from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415
 
-        statistics = Statistics.of(fold.train, content, scale, damping)
+        statistics = Statistics.of(fold.train, content, scale, _DAMPING)
         model = HistGradientBoostingRegressor(
             max_iter=200, max_leaf_nodes=8, min_samples_leaf=200, early_stopping=False, random_state=0
         )

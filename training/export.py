@@ -55,10 +55,11 @@ def export_bundle(
     statistics = towers.statistics
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     item_embeddings = embed(item_tower, statistics.movie_rows())
-    user_embeddings = embed(user_tower, statistics.user_rows(interactions.histories()))
+    rated = interactions.histories()
+    user_embeddings = embed(user_tower, statistics.user_rows(rated))
     difference = max(
         _largest_difference("item", item_embeddings, towers.embed_movies()),
-        _largest_difference("user", user_embeddings, towers.embed_users(interactions.histories())),
+        _largest_difference("user", user_embeddings, towers.embed_users(rated)),
     )
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)

@@ -120,22 +120,11 @@ def cold_user(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
     For validation, nobody's last 20 % is seen: the first 70 % are told, the next 10 % judged.
     """
     parts = _temporal_parts(interactions)
-    seen = interactions if part == Part.TEST else interactions.take(parts < Part.TEST)
-    seen_parts = parts if part == Part.TEST else parts[parts < Part.TEST]
-    fold_of_user = _user_folds(interactions.users)
-    of_rating = fold_of_user[seen.user_rows]
-    folds = _checked(
-        "cold-user",
-        *(
-            Fold(
-                train=seen.take(of_rating != number),
-                history=seen.take((of_rating == number) & (seen_parts < part)),
-                test=seen.take((of_rating == number) & (seen_parts == part)),
-            )
-            for number in range(_COLD_FOLDS)
-        ),
-    )
-    return Protocol("cold-user", folds, _digest(parts, part, fold_of_user), _by_gap(*folds))
+    seen = parts <= part
+    judged = parts[seen] == part
+    folds = _cold_folds("cold-user", interactions.take(seen), told=~judged, judged=judged)
+    digest = _digest(parts, part, _user_folds(interactions.users))
+    return Protocol("cold-user", folds, digest, _by_gap(*folds))
 
 
 def global_time(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
@@ -169,20 +158,8 @@ def session_start(interactions: Interactions, part: Part = Part.TEST) -> Protoco
         seen = interactions.take(~unseen)
     judged = _since_return(seen)
     told = ~judged & np.isin(seen.user_rows, np.unique(seen.user_rows[judged]))
-    fold_of_user = _user_folds(interactions.users)
-    of_rating = fold_of_user[seen.user_rows]
-    folds = _checked(
-        "session-start",
-        *(
-            Fold(
-                train=seen.take(of_rating != number),
-                history=seen.take((of_rating == number) & told),
-                test=seen.take((of_rating == number) & judged),
-            )
-            for number in range(_COLD_FOLDS)
-        ),
-    )
-    digest = _digest(judged, part, fold_of_user)
+    folds = _cold_folds("session-start", seen, told=told, judged=judged)
+    digest = _digest(judged, part, _user_folds(interactions.users))
     return Protocol("session-start", folds, digest, _by_gap(*folds), rated=False)
 
 
@@ -202,16 +179,25 @@ def _cutoff(interactions: Interactions) -> float:
 def _temporal_parts(interactions: Interactions) -> Parts:
     ties = np.random.RandomState(0).random_sample(len(interactions))
     order = np.lexsort((ties, interactions.timestamps, interactions.user_rows))
-    counts = np.bincount(interactions.user_rows, minlength=interactions.users)
-    starts = np.cumsum(counts) - counts
     users = interactions.user_rows[order]
-    left = counts[users] - (np.arange(len(order)) - starts[users])  # 1 for the user's last rating
+    counts = np.bincount(users, minlength=interactions.users)
+    left = counts[users] - _positions(users)  # 1 for the user's last rating
     tested = np.round(0.2 * counts)[users]
     validated = np.round(0.1 * counts)[users]
     parts = np.full(len(order), Part.TRAIN, dtype=np.int8)
     parts[order[left <= tested + validated]] = Part.VALIDATION
     parts[order[left <= tested]] = Part.TEST
     return parts
+
+
+def _cold_folds(name: str, seen: Interactions, *, told: Bools, judged: Bools) -> tuple[Fold, ...]:
+    """Folds of users: each learns from all ratings of the others, and is told and judged on its own."""
+    fold_of_rating = _user_folds(seen.users)[seen.user_rows]
+    folds = []
+    for number in range(_COLD_FOLDS):
+        own = fold_of_rating == number
+        folds.append(Fold(seen.take(~own), seen.take(own & told), seen.take(own & judged)))
+    return _checked(name, *folds)
 
 
 def _user_folds(users: int) -> Ints:
@@ -231,14 +217,21 @@ def _since_return(interactions: Interactions) -> Bools:
     """
     order = np.lexsort((interactions.timestamps, interactions.user_rows))
     users, times = interactions.user_rows[order], interactions.timestamps[order]
-    counts = np.bincount(users, minlength=interactions.users)
-    position = np.arange(len(order)) - (np.cumsum(counts) - counts)[users]
+    position = _positions(users)
     returns = np.flatnonzero((np.diff(times) >= DAY) & (np.diff(users) == 0)) + 1
     last = np.full(interactions.users, -1)
     last[users[returns]] = position[returns]  # ascending: the last one stays
     since = np.zeros(len(order), dtype=np.bool_)
     since[order] = (position >= last[users]) & (last >= _SESSION_HISTORY)[users]
     return since
+
+
+def _positions(ordered_users: Ints) -> Ints:
+    """The number of each rating among its user's, from 0; the user rows come in order: int64 (n,)."""
+    counts = np.bincount(ordered_users)
+    starts = np.cumsum(counts) - counts
+    positions: Ints = np.arange(len(ordered_users)) - starts[ordered_users]
+    return positions
 
 
 def _by_gap(*folds: Fold) -> npt.NDArray[np.str_]:

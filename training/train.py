@@ -83,7 +83,7 @@ def fit(
     history = model.fit(
         LeaveOneOutBatches(statistics, train, recipe.fit.batch_size, seed),
         epochs=epochs or recipe.fit.max_epochs,
-        validation_data=_held_out(statistics, train.histories(), validation) if validation else None,
+        validation_data=_held_out(statistics, validation) if validation else None,
         validation_batch_size=4096,
         callbacks=[stopper, _Reporter(on_epoch)] if validation else [_Reporter(on_epoch)],
         verbose=0,
@@ -139,10 +139,8 @@ def _embed(tower: keras.Model, rows: FeatureRows) -> FeatureRows:
     return embeddings
 
 
-def _held_out(
-    statistics: Statistics, histories: Histories, held_out: Interactions
-) -> tuple[Inputs, Floats]:
-    users = statistics.user_rows(histories)[held_out.user_rows]
+def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
+    users = statistics.spec.encode_users(statistics.users.statistics())[held_out.user_rows]
     movies = statistics.movie_rows()[held_out.movie_rows]
     return (users, movies), statistics.spec.scale_ratings(held_out.ratings)[:, None]
 
