@@ -115,6 +115,9 @@ def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
         help="judge recipes with seeds 0 to N - 1 (default: 1)",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
+    evaluate.add_argument(
+        "--report", type=Path, metavar="FILE", help="write it as a web page, with plots"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -155,10 +158,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.json:
-        if options.json.is_dir():
-            raise SettingsError(f"--json {options.json} is a folder; name a file")
-        check_writable(options.json.parent)
+    for option, path in (("--json", options.json), ("--report", options.report)):
+        if path:
+            if path.is_dir():
+                raise SettingsError(f"{option} {path} is a folder; name a file")
+            check_writable(path.parent)
     with quiet_native_stderr():
         from training.pipeline import evaluate  # noqa: PLC0415
 
@@ -168,6 +172,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         list(PROTOCOLS) if options.protocol == "all" else [options.protocol],
         range(options.seeds),
         Reporter(),
+        report=options.report,
     )
     if options.json:
         write_atomically(options.json, json.dumps(results.rows(), indent=1).encode() + b"\n")

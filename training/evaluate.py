@@ -25,7 +25,7 @@ NDCG, RECALL, MRR = f"ndcg@{K}", f"recall@{K}", f"mrr@{K}"
 _USERS_AT_ONCE: Final = 256
 _COLUMNS: Final = (
     ("user_row", "history", NDCG, RECALL, MRR, "group"),
-    ("popularity", "found"),
+    ("movie_row", "popularity", "found"),
     ("movie_row", "surprise"),
     ("user_row", "popularity", "rating", "predicted", "group"),
 )
@@ -37,8 +37,8 @@ class Judged:
 
     users: a line for each who asked: user_row, history (how many ratings were told), ndcg@10,
     recall@10, mrr@10 (NaN where the user liked nothing afterwards), group (the protocol's).
-    likes: a line for each movie liked afterwards: popularity (its ratings in training), found (among
-    the ten).
+    likes: a line for each movie liked afterwards: movie_row, popularity (its ratings in training),
+    found (among the ten).
     shown: a line for each movie recommended: movie_row, surprise (its self-information, bits).
     ratings: a line for each rating predicted: user_row, group, popularity, rating, predicted.
     """
@@ -111,7 +111,13 @@ def _likes(fold: Fold, asking: Ints, recommended: Ints) -> pd.DataFrame:
     liked = _liked(fold)
     places = np.searchsorted(asking, liked.user_rows)
     found = (recommended[places] == liked.movie_rows[:, None]).any(axis=1)
-    return pd.DataFrame({"popularity": fold.popularity[liked.movie_rows], "found": found})
+    return pd.DataFrame(
+        {
+            "movie_row": liked.movie_rows,
+            "popularity": fold.popularity[liked.movie_rows],
+            "found": found,
+        }
+    )
 
 
 def _shown(fold: Fold, recommended: Ints) -> pd.DataFrame:

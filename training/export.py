@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +44,15 @@ class Exported:
 
 
 def export_bundle(
-    root: Path, towers: TwoTowers, dataset: Dataset, recipe: str, results: Results | None
+    root: Path,
+    towers: TwoTowers,
+    dataset: Dataset,
+    recipe: str,
+    results: Results | None,
+    *,
+    extras: Mapping[str, bytes],
 ) -> Exported:
-    """Write the bundle of towers fitted on all of `dataset`.
+    """Write the bundle of towers fitted on all of `dataset`, with `extras` beside them.
 
     Raises BundleError where the LiteRT towers do not give what the Keras towers do, or the folder
     cannot be written.
@@ -76,6 +82,7 @@ def export_bundle(
             "user_tower.keras": _to_keras(towers.user_tower),
             "item_tower.keras": _to_keras(towers.item_tower),
             **({"evaluation.json": results.to_json(recipe)} if results else {}),
+            **extras,
         },
     )
     entry = DatasetEntry(

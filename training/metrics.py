@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,16 +103,27 @@ def paired_rmse_difference(ours: Floats, theirs: Floats, user_rows: Ints) -> Int
     ours: (m,) or (m, seeds), theirs likewise; the RMSE of several seeds is their mean. Whole users
     (m,) are resampled: the errors of one user are alike.
     """
-    ours, theirs = (squares.reshape(len(squares), -1) for squares in (ours, theirs))
+    return _paired_error_difference(np.sqrt, ours, theirs, user_rows)
+
+
+def paired_mae_difference(ours: Floats, theirs: Floats, user_rows: Ints) -> Interval:
+    """The same of the mean absolute error, by the absolute errors."""
+    return _paired_error_difference(np.asarray, ours, theirs, user_rows)
+
+
+def _paired_error_difference(
+    of_mean: Callable[[Floats], Floats], ours: Floats, theirs: Floats, user_rows: Ints
+) -> Interval:
+    ours, theirs = (errors.reshape(len(errors), -1) for errors in (ours, theirs))
     _, places = np.unique(user_rows, return_inverse=True)
-    squares = np.column_stack([ours, theirs])
-    sums = [np.bincount(places, weights=column) for column in squares.T]
+    errors = np.column_stack([ours, theirs])
+    sums = [np.bincount(places, weights=column) for column in errors.T]
     resampled = _resampled(np.column_stack([*sums, np.bincount(places)]))
-    whole = np.sqrt(squares.mean(axis=0, keepdims=True))
-    of_resamples = np.sqrt(resampled[:, :-1] / resampled[:, -1:])
+    whole = of_mean(errors.mean(axis=0, keepdims=True))
+    of_resamples = of_mean(resampled[:, :-1] / resampled[:, -1:])
     difference, differences = (
-        roots[:, : ours.shape[1]].mean(axis=1) - roots[:, ours.shape[1] :].mean(axis=1)
-        for roots in (whole, of_resamples)
+        measured[:, : ours.shape[1]].mean(axis=1) - measured[:, ours.shape[1] :].mean(axis=1)
+        for measured in (whole, of_resamples)
     )
     return _interval(float(difference[0]), differences)
 

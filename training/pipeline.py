@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -14,13 +15,15 @@ from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.movielens import Dataset, read_dataset
-from training.report import Reporter
+from training.report import LearningCurve, Reporter
 from training.results import Results, Run
+from training.samples import sample
 from training.splits import PROTOCOLS, Fold, Part, Protocol, random, temporal
 from training.statistics import MovieContent
 from training.train import TwoTowers, fit
+from training.web_report import Report, render_report
 from twotower.errors import SettingsError, TooFewRatings
-from twotower.files import check_writable
+from twotower.files import check_writable, write_atomically
 
 RANKERS: Final[Mapping[str, Method]] = {
     "popular": baselines.popular,
@@ -55,7 +58,8 @@ def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter)
     except TooFewRatings as error:
         reporter.say(f"warning: {error}; the model is not evaluated")
     towers = task.fit(chosen, seed, task.interactions, "training on all ratings")
-    return export_bundle(bundles, towers, task.dataset, chosen.name, results)
+    extras = {"report.html": task.page([chosen], [seed], results, towers)}
+    return export_bundle(bundles, towers, task.dataset, chosen.name, results, extras=extras)
 
 
 def evaluate(
@@ -64,8 +68,10 @@ def evaluate(
     protocols: Sequence[str],
     seeds: Sequence[int],
     reporter: Reporter,
+    *,
+    report: Path | None = None,
 ) -> Results:
-    """Judge recipes beside every baseline on the test part of each protocol.
+    """Judge recipes beside every baseline on the test part of each protocol; `report` it to a file.
 
     Raises DataError where the data are too few for a protocol that was the only one asked for, or for
     all of them; SettingsError.
@@ -81,6 +87,8 @@ def evaluate(
     results = task.compare(task.protocols(protocols), RANKERS, {**RATERS, HGB: task.hgb()}, own, seeds)
     reporter.results(results, list(own))
     reporter.slices(results)
+    if report:
+        write_atomically(report, task.page(chosen, seeds, results))
     return results
 
 
@@ -107,6 +115,7 @@ class _Task:
         self._content = MovieContent.of(dataset)
         self._reporter = reporter
         self._epochs: dict[tuple[str, int], int] = {}
+        self._curves: list[LearningCurve] = []
         reporter.say(
             f"{dataset.name}: {len(self.interactions)} ratings of {self.interactions.movies} movies by "
             f"{self.interactions.users} users"
@@ -156,6 +165,30 @@ class _Task:
         """The baseline that needs to know the movies."""
         return baselines.hgb(self._content, self.dataset.rating_scale)
 
+    def page(
+        self,
+        recipes: Sequence[Recipe],
+        seeds: Sequence[int],
+        results: Results | None,
+        towers: TwoTowers | None = None,
+    ) -> bytes:
+        """The report on all that was fitted and judged; of towers fitted on all ratings, on them too."""
+        report = Report(
+            recipes=[recipe.name for recipe in recipes],
+            seeds=seeds,
+            dataset=self.dataset,
+            curves=self._curves,
+            results=results,
+        )
+        if towers:
+            fitted = towers.asked_by(self.interactions.histories())
+            report = replace(
+                report,
+                item_embeddings=towers.embed_movies(),
+                samples=sample(self.dataset, self.interactions, fitted),
+            )
+        return render_report(report).encode()
+
     def method(self, recipe: Recipe) -> SeededMethod:
         """A recipe as a method, by seed."""
 
@@ -163,7 +196,7 @@ class _Task:
             self._find_epochs(recipe, seed)
 
             def method(fold: Fold) -> Fitted:
-                towers = self.fit(recipe, seed, fold.train, "training for evaluation")
+                towers = self.fit(recipe, seed, fold.train, f"{recipe.name}: training for evaluation")
                 return towers.asked_by(fold.history.histories())
 
             return method
@@ -195,7 +228,8 @@ class _Task:
         epochs: int | None = None,
         validation: Interactions | None = None,
     ) -> TwoTowers:
-        with self._reporter.fitting(title, epochs or recipe.fit.max_epochs) as on_epoch:
+        most = epochs or recipe.fit.max_epochs
+        with self._reporter.fitting(title, most, self._curves.append) as on_epoch:
             return fit(
                 train,
                 self._content,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from training.config import OnEpoch
 from training.evaluate import MRR, NDCG, RECALL
-from training.results import COVERAGE, LOWER_IS_BETTER, MAE, NOVELTY, RMSE, SECONDS, Results
+from training.results import COVERAGE, MAE, NEITHER_IS_BETTER, NOVELTY, RMSE, SECONDS, Results
 from twotower.manifest import Manifest
 from twotower.promotion import Current
 
@@ -40,6 +41,19 @@ _HEADINGS: Final = {
 }
 
 
+@dataclass(frozen=True)
+class LearningCurve:
+    """The losses of one fit after each epoch, from the first; fits of one title are alike.
+
+    measure: what the losses are. validation: empty where nothing was held out.
+    """
+
+    title: str
+    measure: str
+    training: tuple[float, ...]
+    validation: tuple[float, ...]
+
+
 class Reporter:
     """Writes to a terminal, or, line by line, to whatever stands in for one."""
 
@@ -51,8 +65,15 @@ class Reporter:
         self._console.print(text, highlight=False, markup=False)
 
     @contextmanager
-    def fitting(self, title: str, epochs: int) -> Iterator[OnEpoch]:
-        """Show the epochs of one fit, at most `epochs`, with the time that is left."""
+    def fitting(
+        self,
+        title: str,
+        epochs: int,
+        keep: Callable[[LearningCurve], object] = lambda _: None,
+        *,
+        measure: str = "loss",
+    ) -> Iterator[OnEpoch]:
+        """Show the epochs of one fit, at most `epochs`, with the time that is left; `keep` its curve."""
         start = time.perf_counter()
         columns = (
             TextColumn("{task.description}"),
@@ -66,6 +87,8 @@ class Reporter:
         ) as progress:
             task = progress.add_task(title, total=epochs, losses="")
             reached = ""
+            training: list[float] = []
+            validated: list[float] = []
 
             def on_epoch(epoch: int, loss: float, validation_loss: float | None) -> None:
                 nonlocal reached
@@ -73,8 +96,12 @@ class Reporter:
                 losses = f"loss {loss:.4f}{validation}"
                 reached = f"{epoch} epochs, {losses}"
                 progress.update(task, completed=epoch, losses=losses)
+                training.append(loss)
+                if validation_loss is not None:
+                    validated.append(validation_loss)
 
             yield on_epoch
+        keep(LearningCurve(title, measure, tuple(training), tuple(validated)))
         self.say(f"{title}: {reached} ({time.perf_counter() - start:.1f} s)")
 
     @contextmanager
@@ -124,13 +151,11 @@ def _measures(results: Results, protocol: str) -> Table:
     table.add_column("method")
     for name in measured.columns:
         table.add_column(_HEADINGS[str(name)], justify="right")
-    best = {
-        name: column.min() if name in LOWER_IS_BETTER else column.max()
-        for name, column in measured.items()
-    }
+    best = results.best(protocol)
     for method, row in measured.iterrows():
         table.add_row(
-            escape(str(method)), *(_cell(str(name), row[name], best[name]) for name in measured.columns)
+            escape(str(method)),
+            *(_cell(str(name), row[name], best.get(str(name))) for name in measured.columns),
         )
     return table
 
@@ -155,11 +180,16 @@ def _table(title: str) -> Table:
     )
 
 
-def _cell(measure: str, value: float, best: float) -> str:
+def _cell(measure: str, value: float, best: float | None) -> str:
+    shown = format_measure(measure, value)
+    return f"[bold]{shown}[/bold]" if value == best else shown
+
+
+def format_measure(measure: str, value: float) -> str:
+    """As many digits as say something; nothing where it was not measured."""
     if math.isnan(value):
         return ""
-    shown = f"{value:.1f}" if measure in {NOVELTY, SECONDS} else f"{value:.4f}"
-    return f"[bold]{shown}[/bold]" if value == best and measure not in {NOVELTY, SECONDS} else shown
+    return f"{value:.1f}" if measure in NEITHER_IS_BETTER else f"{value:.4f}"
 
 
 def _differences(results: Results, protocol: str, recipe: str) -> Table | None:

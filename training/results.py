@@ -15,19 +15,32 @@ import pandas as pd
 from training import metrics
 from training.evaluate import MRR, NDCG, RECALL, Judged, K
 from training.metrics import Interval
+from twotower.features import Ints
 
 COVERAGE, NOVELTY, RMSE, MAE = f"coverage@{K}", f"novelty@{K}", "rmse", "mae"
 SECONDS: Final = "train_seconds"
 MEASURES: Final = (NDCG, RECALL, MRR, COVERAGE, NOVELTY, RMSE, MAE)
 LOWER_IS_BETTER: Final = frozenset({RMSE, MAE})
+WITH_INTERVAL: Final = (NDCG, RECALL, MRR, RMSE, MAE)
+"""The measures that are means over users, or of errors, so that users can be resampled."""
+NEITHER_IS_BETTER: Final = frozenset({NOVELTY, SECONDS})
+
+LIKED_AFTERWARDS, ALL_MOVIES = "liked afterwards", "all movies"
+"""What the popularity of recommended movies is compared with."""
 
 MARGIN: Final = "margin"
 """Half the width of a 95 % interval, where a metric of a manifest is named so."""
 
+_OF_ERRORS: Final = {
+    RMSE: ("squared_error", metrics.paired_rmse_difference),
+    MAE: ("absolute_error", metrics.paired_mae_difference),
+}
 _METHOD: Final = ["protocol", "method"]
 _SEED: Final = [*_METHOD, "seed"]
 _HISTORY_LENGTHS: Final = (-1, 29, 59, 119, 299, np.inf)
 _POPULARITIES: Final = (-1, 0, 4, 19, 59, np.inf)
+_COUNTS: Final = (*_POPULARITIES[:-1], 199, np.inf)
+_RATING_BINS: Final = 10
 
 
 class Run(NamedTuple):
@@ -78,6 +91,14 @@ class Results:
         measures = [name for name in judged if name != SECONDS]
         return judged.dropna(axis="index", how="all", subset=measures)
 
+    def best(self, protocol: str) -> dict[str, float]:
+        """The best value of each measure of which more, or less, is better."""
+        return {
+            str(name): float(column.min() if name in LOWER_IS_BETTER else column.max())
+            for name, column in self.of_protocol(protocol).items()
+            if name not in NEITHER_IS_BETTER
+        }
+
     @cached_property
     def measures(self) -> pd.DataFrame:
         """The means of `by_seed` over the seeds, indexed by protocol and method."""
@@ -92,13 +113,13 @@ class Results:
         ]
 
     def interval(self, protocol: str, method: str, measure: str) -> Interval | None:
-        """A method's NDCG, recall, MRR or RMSE itself, None where it was not judged by it."""
+        """A method's NDCG, recall, MRR, RMSE or MAE itself, None where it was not judged by it."""
         return self._interval(protocol, measure, method)
 
     def difference(self, protocol: str, ours: str, theirs: str, measure: str) -> Interval | None:
-        """One method's NDCG, recall, MRR or RMSE less another's, paired by user, of the seeds' means.
+        """One method's NDCG, recall, MRR, RMSE or MAE less another's, paired by user.
 
-        None where one was not judged by it.
+        Both are the means of their seeds. None where one was not judged by it.
         """
         return self._interval(protocol, measure, ours, theirs)
 
@@ -108,21 +129,22 @@ class Results:
         judged = self.of_protocol(protocol)
         if measure not in judged or judged[measure].reindex([ours, theirs or ours]).isna().any():
             return None
-        if measure == RMSE:
-            of_ours = self._squared_errors(protocol, ours)
-            of_theirs = self._squared_errors(protocol, theirs) if theirs else 0 * of_ours
+        if measure in _OF_ERRORS:
+            column, paired_difference = _OF_ERRORS[measure]
+            of_ours = self._errors(protocol, ours, column)
+            of_theirs = self._errors(protocol, theirs, column) if theirs else 0 * of_ours
             users = of_ours.index.get_level_values("user_row").to_numpy()
-            return metrics.paired_rmse_difference(of_ours.to_numpy(), of_theirs.to_numpy(), users)
+            return paired_difference(of_ours.to_numpy(), of_theirs.to_numpy(), users)
         values = self.users.dropna(subset=[measure]).groupby([*_METHOD, "user_row"])[measure].mean()
         per_user = values.loc[protocol, ours]
         of_other = values.loc[protocol, theirs] if theirs else 0 * per_user
         return metrics.paired_mean_difference(per_user.to_numpy(), of_other.to_numpy())
 
-    def _squared_errors(self, protocol: str, method: str) -> pd.DataFrame:
+    def _errors(self, protocol: str, method: str, column: str) -> pd.DataFrame:
         """A column for each seed, a line for each rating."""
         table = self.ratings
         chosen = table[(table["protocol"] == protocol) & (table["method"] == method)]
-        by_seed = chosen.set_index(["place", "user_row", "seed"])["squared_error"]
+        by_seed = chosen.set_index(["place", "user_row", "seed"])[column]
         return pd.DataFrame(by_seed.unstack("seed"))  # noqa: PD010 - each is one value, not a mean
 
     def metrics(self, recipe: str) -> dict[str, float]:
@@ -166,6 +188,52 @@ class Results:
     def ndcg_by_history(self, protocol: str) -> pd.DataFrame:
         """NDCG by how many ratings were told of the user: methods down, lengths across."""
         return _mean_by(self.users, protocol, NDCG, "history", _HISTORY_LENGTHS)
+
+    def ndcg_intervals_by_history(self, protocol: str) -> dict[tuple[str, str], Interval]:
+        """The values of `ndcg_by_history` by method and length, as intervals; users are resampled."""
+        judged = self.users[self.users["protocol"] == protocol].dropna(subset=[NDCG])
+        cut = _cut(judged, "history", _HISTORY_LENGTHS)
+        slices = cut.groupby(["method", "history"], observed=True, sort=False)
+        found = {}
+        for (method, length), rows in slices:
+            per_user = rows.groupby("user_row")[NDCG].mean().to_numpy()
+            found[str(method), str(length)] = metrics.paired_mean_difference(per_user, 0 * per_user)
+        return found
+
+    def popularity_shares(self, protocol: str, rating_counts: Ints) -> pd.DataFrame:
+        """How often movies were recommended by how often they are rated: shares that sum to one.
+
+        rating_counts: int64 (movies,). Methods down, ranges of ratings across; below them what was
+        liked afterwards, and the catalogue. Empty where nothing was ranked.
+        """
+        shown, likes = (
+            table[table["protocol"] == protocol].assign(
+                count=lambda rows: rating_counts[rows["movie_row"].to_numpy(dtype=np.int64)]
+            )
+            for table in (self.shown, self.likes)
+        )
+        if shown.empty:
+            return pd.DataFrame()
+        shares = {
+            str(method): _shares(rows["count"]) for method, rows in shown.groupby("method", sort=False)
+        }
+        shares |= {LIKED_AFTERWARDS: _shares(likes["count"])} if len(likes) else {}
+        shares[ALL_MOVIES] = _shares(pd.Series(rating_counts))
+        return pd.DataFrame(shares).T
+
+    def calibration(self, protocol: str) -> pd.DataFrame:
+        """Predicted ratings beside the true ones, in ten equal bins of the scale by what was predicted.
+
+        Columns method, bin (from 0), predicted and rating (their means), count (of all seeds).
+        """
+        table = self.ratings[self.ratings["protocol"] == protocol]
+        low, high = table["rating"].min(), table["rating"].max()
+        place = (table["predicted"] - low) / ((high - low) or 1.0) * _RATING_BINS
+        bins = place.clip(0, _RATING_BINS - 1).astype(np.int64)
+        methods = pd.Categorical(table["method"], table["method"].unique())  # which keep their order
+        grouped = table.assign(bin=bins, method=methods).groupby(["method", "bin"], observed=True)
+        means = grouped[["predicted", "rating"]].mean().assign(count=grouped.size()).reset_index()
+        return means.astype({"method": "str"})
 
     def recall_by_popularity(self, protocol: str) -> pd.DataFrame:
         """Share of liked movies that were recommended, by the movies' ratings in training."""
@@ -226,11 +294,22 @@ def _mean_by(
     """Means by method and by a column, cut into ranges at the edges where there are any."""
     chosen = table[table["protocol"] == protocol]
     if edges:
-        names = [_range(low, high) for low, high in pairwise(edges)]
-        chosen = chosen.assign(**{column: pd.cut(chosen[column], list(edges), labels=names)})
+        chosen = _cut(chosen, column, edges)
     grouped = chosen.groupby(["method", column], observed=False, sort=False)
     means: pd.DataFrame = grouped[value].mean().unstack()  # noqa: PD010 - pivot_table gives Any
     return means
+
+
+def _cut(table: pd.DataFrame, column: str, edges: Sequence[float]) -> pd.DataFrame:
+    """With the names of ranges for the values of a column."""
+    names = [_range(low, high) for low, high in pairwise(edges)]
+    return table.assign(**{column: pd.cut(table[column], list(edges), labels=names)})
+
+
+def _shares(counts: pd.Series[int]) -> pd.Series[float]:
+    """The share of movies in each range of rating counts, the least rated first."""
+    cut = _cut(counts.to_frame("count"), "count", _COUNTS)
+    return cut["count"].value_counts(normalize=True, sort=False)
 
 
 def _range(low: float, high: float) -> str:

@@ -13,7 +13,8 @@
         histories.npz            the known users' ratings
         golden.json              recorded users, their embeddings and their top movies
 
-Other files may lie beside these (Keras models, reports); the manifest has their digests too.
+Other files may lie beside these (Keras models, evaluation.json, report.html); the manifest has their
+digests too.
 """
 
 from __future__ import annotations

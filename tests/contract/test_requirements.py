@@ -16,6 +16,7 @@ _REQUIREMENTS = ROOT / "requirements"
 _FORBIDDEN_TO_SERVE = {
     *("tensorflow", "keras", "pandas", "scipy"),
     *("scikit-surprise", "scikit-learn", "implicit"),
+    *("bokeh", "jinja2"),
 }
 _START = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -88,6 +89,10 @@ def test_the_bundle_is_what_was_evaluated(trained: Trained) -> None:
     assert {line["against"] for line in evaluation["differences"]} == rankers | raters
     assert evaluation["split_digests"].keys() == {"temporal", "random"}
     assert (folder / "user_tower.keras").stat().st_size > 0
+    page = (folder / "report.html").read_bytes()
+    assert manifest.files["report.html"].sha256 == hashlib.sha256(page).hexdigest()
+    for words in (b"quick on few-users", b"Learning curves", b"Map of the movies", b"User "):
+        assert words in page
     assert bundle.item_embeddings.shape == (len(bundle.catalogue), 32)
     assert [golden.user_id is None for golden in bundle.golden].count(True) > 1
     assert bundle.golden[-1].ratings == ()
@@ -140,6 +145,7 @@ def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
         (["evaluate", "--data", "no-such-folder"], "no-such-folder does not exist"),
         (["evaluate", "--recipe", "reference", "--recipe", "best"], "'best': no such recipe"),
         (["evaluate", "--json", "."], "--json . is a folder; name a file"),
+        (["evaluate", "--report", "."], "--report . is a folder; name a file"),
         (["promote", "0123456789abcdef"], "there is no such bundle"),
         (["rollback"], "no previous model"),
         (["list"], "there is no bundle"),
@@ -157,6 +163,7 @@ def test_evaluate_judges_recipes_beside_every_baseline(trained: Trained, tmp_pat
     answer = _training(
         *("evaluate", "--data", trained.data, "--recipe", trained.recipe),
         *("--protocol", "temporal", "--json", tmp_path / "new" / "measured.json"),
+        *("--report", tmp_path / "newer" / "report.html"),
         TWOTOWER_BUNDLES=str(tmp_path / "bundles"),
     )
     assert answer.returncode == 0, answer.stderr
@@ -183,6 +190,10 @@ def test_evaluate_judges_recipes_beside_every_baseline(trained: Trained, tmp_pat
             value = measured[method][measure]
             assert kept.get(f"temporal {method} {measure}") == (value and round(value, 6))
     assert not (tmp_path / "bundles").exists()
+    page = (tmp_path / "newer" / "report.html").read_text()
+    assert "quick on few-users" in page
+    assert "Learning curves" in page
+    assert "Map of the movies" not in page
 
 
 def _evaluate_here(data: Path, recipe: Path, *protocols: str) -> tuple[Results, str]:
@@ -252,6 +263,9 @@ def test_data_too_few_to_hold_any_out_are_trained_on_with_a_warning(
     manifest, _ = read_bundle(tmp_path / "bundles", version)
     assert manifest.metrics == {}
     assert "evaluation.json" not in manifest.files
+    page = (tmp_path / "bundles" / version / "report.html").read_text()
+    assert "The data were too few to hold any ratings out" in page
+    assert "Map of the movies" in page
     current = read_current(tmp_path / "bundles")
     assert current is not None
     assert current.current == version

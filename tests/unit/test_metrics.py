@@ -16,6 +16,7 @@ from training.metrics import (
     Interval,
     mae,
     ndcg,
+    paired_mae_difference,
     paired_mean_difference,
     paired_rmse_difference,
     recall,
@@ -195,6 +196,7 @@ def test_no_difference_has_no_width(values: list[tuple[float, float, int]]) -> N
     ours, _, users = _columns(values)
     assert paired_mean_difference(ours, ours) == Interval(0, 0, 0)
     assert paired_rmse_difference(ours, ours, users) == Interval(0, 0, 0)
+    assert paired_mae_difference(ours, ours, users) == Interval(0, 0, 0)
 
 
 def test_a_constant_difference_is_its_own_bounds() -> None:
@@ -223,6 +225,8 @@ def test_whole_users_are_resampled() -> None:
     assert [found.difference, found.low, found.high] == pytest.approx([math.sqrt(7), 1, 3])
     alone = paired_rmse_difference(ours, np.zeros(4), np.zeros(4, dtype=np.int64))
     assert [alone.low, alone.high] == pytest.approx([math.sqrt(7)] * 2)
+    found = paired_mae_difference(ours, np.zeros(4), users)
+    assert [found.difference, found.low, found.high] == pytest.approx([7, 1, 9])
 
 
 def test_the_order_of_ratings_does_not_matter() -> None:

@@ -12,15 +12,23 @@ import pandas as pd
 import pytest
 
 from training.evaluate import MRR, NDCG, RECALL, Judged
-from training.metrics import Interval, paired_mean_difference, paired_rmse_difference
+from training.metrics import (
+    Interval,
+    paired_mae_difference,
+    paired_mean_difference,
+    paired_rmse_difference,
+)
 from training.results import (
+    ALL_MOVIES,
     COVERAGE,
+    LIKED_AFTERWARDS,
     LOWER_IS_BETTER,
     MAE,
     MEASURES,
     NOVELTY,
     RMSE,
     SECONDS,
+    WITH_INTERVAL,
     Results,
     Run,
 )
@@ -38,7 +46,7 @@ def _judged(
 ) -> Judged:
     return Judged(
         users=pd.DataFrame(users, columns=["user_row", "history", NDCG, RECALL, MRR, "group"]),
-        likes=pd.DataFrame(likes, columns=["popularity", "found"]),
+        likes=pd.DataFrame(likes, columns=["movie_row", "popularity", "found"]),
         shown=pd.DataFrame(shown, columns=["movie_row", "surprise"]),
         ratings=pd.DataFrame(
             ratings, columns=["user_row", "popularity", "rating", "predicted", "group"]
@@ -54,7 +62,7 @@ _POPULAR = _judged(
         (5, 30, _NAN, _NAN, _NAN, "late"),
         (4, 300, 0.0, 0.0, 0.0, "soon"),
     ],
-    likes=[(60, True), (0, False), (4, False)],
+    likes=[(0, 60, True), (5, 0, False), (1, 4, False)],
     shown=[(0, 1.0), (1, 2.0), (0, 1.0)],
 )
 _OWN = (
@@ -65,7 +73,7 @@ _OWN = (
             (5, 30, _NAN, _NAN, _NAN, "late"),
             (7, 0, 0.4, 0.3, 1.0, "soon"),
         ],
-        likes=[(60, True), (0, True), (4, False)],
+        likes=[(0, 60, True), (5, 0, True), (1, 4, False)],
         shown=[(0, 1.0), (1, 2.0), (2, 2.0), (3, 5.0)],
         ratings=[(7, 0, 3.0, 4.0, "soon"), (7, 5, 3.0, 1.0, "soon"), (2, 60, 4.0, 4.0, "late")],
         seconds=4.0,
@@ -77,7 +85,7 @@ _OWN = (
             (4, 300, 0.1, 0.0, 0.4, "soon"),
             (5, 30, _NAN, _NAN, _NAN, "late"),
         ],
-        likes=[(60, False), (0, True), (4, False)],
+        likes=[(0, 60, False), (5, 0, True), (1, 4, False)],
         shown=[(0, 1.0), (1, 3.0)],
         ratings=[(7, 0, 3.0, 3.0, "soon"), (7, 5, 3.0, 3.0, "soon"), (2, 60, 4.0, 2.0, "late")],
         seconds=6.0,
@@ -184,6 +192,9 @@ def test_a_measure_itself_has_an_interval(results: Results) -> None:
     found = results.interval("temporal", "bias", RMSE)
     squares = np.array([0.0, 1.0, 0.0])
     _check_same(found, paired_rmse_difference(squares, np.zeros(3), np.array([7, 7, 2])))
+    found = results.interval("temporal", "own", MAE)
+    errors = np.array([[1.0, 0], [2, 0], [0, 2]])
+    _check_same(found, paired_mae_difference(errors, np.zeros((3, 2)), np.array([7, 7, 2])))
 
 
 def _check_same(found: Interval | None, expected: Interval) -> None:
@@ -243,7 +254,7 @@ def test_slices_by_what_was_told_have_no_gap(history: int, name: str) -> None:
     ],
 )
 def test_slices_by_popularity_have_no_gap(popularity: int, name: str) -> None:
-    judged = _judged(likes=[(popularity, True)], ratings=[(0, popularity, 3.0, 5.0, "soon")])
+    judged = _judged(likes=[(0, popularity, True)], ratings=[(0, popularity, 3.0, 5.0, "soon")])
     results = Results([Run("temporal", "own", 0, judged)], _MOVIES, {})
     for table, value in (
         (results.recall_by_popularity("temporal"), 1.0),
@@ -261,6 +272,60 @@ def test_recall_and_error_are_sliced_by_popularity(results: Results) -> None:
     rare, common = math.sqrt(0.5), math.sqrt(2)
     assert errors == pytest.approx({"0": rare, "5 to 19": common, "60 or more": common})
     assert "own" in results.rmse_by_popularity("random").index
+
+
+def test_slices_by_what_was_told_have_intervals(results: Results) -> None:
+    found = results.ndcg_intervals_by_history("temporal")
+    _check_same(found["own", "0 to 29"], paired_mean_difference(np.array([0.7, 0.3]), np.zeros(2)))
+    means = results.ndcg_by_history("temporal")
+    for (method, length), interval in found.items():
+        assert interval.difference == pytest.approx(means[length][method])
+    assert found.keys() == {
+        (method, length) for method in ("own", "popular") for length in ("0 to 29", "300 or more")
+    }
+    assert results.ndcg_intervals_by_history("random") == {}
+
+
+def test_what_is_recommended_is_spread_over_popularity(results: Results) -> None:
+    counts = np.array([250, 199, 60, 59, 20, 19, 5, 4, 1, 0])
+    shares = results.popularity_shares("temporal", counts)
+    assert shares.index.tolist() == ["popular", "own", LIKED_AFTERWARDS, ALL_MOVIES]
+    names = ["0", "1 to 4", "5 to 19", "20 to 59", "60 to 199", "200 or more"]
+    assert shares.columns.tolist() == names
+    assert shares.T["popular"].tolist() == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3])
+    assert shares.T["own"].tolist() == pytest.approx([0, 0, 0, 1 / 6, 3 / 6, 2 / 6])
+    assert shares.T[LIKED_AFTERWARDS].tolist() == pytest.approx([0, 0, 1 / 3, 0, 1 / 3, 1 / 3])
+    assert shares.T[ALL_MOVIES].tolist() == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.1])
+    assert results.popularity_shares("random", counts).empty
+
+
+def test_predictions_are_binned_by_what_was_predicted() -> None:
+    predicted_and_true = [(0.5, 1.0), (0.9, 2.0), (1.0, 0.5), (2.75, 3.0), (5.0, 5.0), (4.9, 3.0)]
+    judged = _judged(ratings=[(0, 1, true, predicted, "soon") for predicted, true in predicted_and_true])
+    runs = [Run("temporal", name, 0, judged) for name in ("own", "bias")]
+    table = Results(runs, _MOVIES, {}).calibration("temporal")
+    assert table["method"].tolist() == ["own"] * 4 + ["bias"] * 4
+    own = table[table["method"] == "own"]
+    assert own["bin"].tolist() == [0, 1, 5, 9]
+    assert own["predicted"].tolist() == pytest.approx([0.7, 1.0, 2.75, 4.95])
+    assert own["rating"].tolist() == pytest.approx([1.5, 0.5, 3.0, 4.0])
+    assert own["count"].tolist() == [2, 1, 1, 2]
+
+
+def test_constant_ratings_are_in_one_bin(results: Results) -> None:
+    judged = _judged(ratings=[(0, 1, 4.0, 4.0, "soon"), (1, 1, 4.0, 4.0, "soon")])
+    table = Results([Run("temporal", "own", 0, judged)], _MOVIES, {}).calibration("temporal")
+    assert table["count"].tolist() == [2]
+    ranked_only = Results([Run("temporal", "popular", 0, _POPULAR)], _MOVIES, {})
+    assert ranked_only.calibration("temporal").empty
+    assert results.calibration("cold-user").empty
+
+
+def test_the_best_is_the_least_of_errors_and_the_most_of_others(results: Results) -> None:
+    best = results.best("temporal")
+    assert list(best) == [NDCG, RECALL, MRR, COVERAGE, RMSE, MAE]
+    assert best[NDCG] == pytest.approx(0.4)
+    assert best[RMSE] == pytest.approx(math.sqrt(1 / 3))
 
 
 def test_groups_are_judged_apart(results: Results) -> None:
@@ -329,7 +394,7 @@ def test_a_difference_is_that_of_the_rows() -> None:
         runs.append(Run("temporal", method, seed, _judged(users=users, ratings=ratings)))
     results = Results(runs, _MOVIES, {})
     ours, theirs = results.rows()
-    for measure in (NDCG, RECALL, MRR, RMSE):
+    for measure in WITH_INTERVAL:
         found = results.difference("temporal", "own", "other", measure)
         assert found
         assert found.difference == pytest.approx(ours[measure] - theirs[measure])
