@@ -70,7 +70,7 @@ def _judge_fold(fold: Fold, method: Method, protocol: Protocol, scale: tuple[flo
     users, likes, shown, ratings = (pd.DataFrame(columns=columns) for columns in _COLUMNS)
     if protocol.ranked and fitted.scores:
         asking = np.unique(fold.test.user_rows)
-        recommended = _recommend(fitted.scores, fold, asking)
+        recommended = recommend(fitted.scores, fold.history, asking)
         users = _users(fold, asking, recommended).assign(group=protocol.groups[asking])
         likes = _likes(fold, asking, recommended)
         shown = _shown(fold, recommended)
@@ -80,9 +80,9 @@ def _judge_fold(fold: Fold, method: Method, protocol: Protocol, scale: tuple[flo
     return Judged(users, likes, shown, ratings, seconds)
 
 
-def _recommend(scores: Scores, fold: Fold, asking: Ints) -> Ints:
+def recommend(scores: Scores, history: Interactions, asking: Ints) -> Ints:
     """The ten best movies that each asking user (n,) has not rated yet: int64 (n, k), -1 for none."""
-    rated = fold.history.matrix()
+    rated = history.matrix()
     recommended = []
     for start in range(0, len(asking), _USERS_AT_ONCE):
         users = asking[start : start + _USERS_AT_ONCE]

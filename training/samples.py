@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from training import metrics
 from training.baselines import LIKED
-from training.evaluate import K
+from training.evaluate import recommend
 from training.interactions import Interactions
 from training.methods import Fitted
 from training.movielens import Dataset
@@ -83,9 +82,7 @@ def _recommended(
     if fitted.scores is None:
         raise ValueError("a sample needs a method that ranks")
     asking = np.array([user])
-    scores = np.array(fitted.scores(asking), dtype=np.float32)
-    scores[0, interactions.movie_rows[interactions.user_rows == user]] = -np.inf
-    (best,) = metrics.top_k(scores, K)
+    (best,) = recommend(fitted.scores, interactions, asking)
     movies = best[best >= 0]
     if fitted.ratings is None:
         return tuple(Suggestion(titles[movie], None) for movie in movies)
