@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from twotower.arrays import Bools, Ints
 from twotower.errors import InvalidRequest
-from twotower.features import Bools, Ints
 from twotower.tables import Catalogue
 
 MAX_GENRES: Final = 100

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from retrieval_svc.catalogue import Filter, MovieFinder
-from retrieval_svc.index import Embeddings, ExactIndex, Hits, Mask
+from retrieval_svc.index import ExactIndex, Hits, Mask
+from twotower.arrays import Embeddings, Floats, Ints
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
-from twotower.features import Floats, Ints
 from twotower.manifest import Manifest
 
 MAX_K: Final = 100

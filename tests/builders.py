@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
-from twotower.bundle import Bundle, Embeddings, write_bundle
-from twotower.features import FeatureSpec, MovieSums, UserSums
+from twotower.arrays import Embeddings
+from twotower.bundle import Bundle, write_bundle
+from twotower.features import FeatureSpec
 from twotower.files import write_atomically
 from twotower.golden import GoldenUser
 from twotower.manifest import MANIFEST, DatasetEntry, FileEntry, read_manifest
+from twotower.statistics import MovieSums, UserSums
 from twotower.tables import Catalogue, UserHistories
 
 LAW: Final = settings(deadline=None, max_examples=60)
@@ -43,6 +45,8 @@ MOVIES: Final[tuple[tuple[int, str, int | None, tuple[str, ...]], ...]] = (
     (2**40, "Alphaville, une étrange aventure", 1965, ("Sci-Fi", "Drama")),
 )
 MOVIE_IDS: Final = np.array([movie_id for movie_id, *_ in MOVIES], dtype=np.int64)
+AS_OF: Final = 1_500_003_600
+"""When the golden users ask."""
 UNRATED: Final = 233
 """The movie that nobody has rated."""
 TWINS: Final = (4, 9)
@@ -128,6 +132,7 @@ def make_bundle(seed: int = 0) -> Bundle:
             years=catalogue.years,
             movie_genres=genres,
         ),
+        factors=None,
         user_tower=b"a user tower",
         item_tower=b"an item tower",
         item_embeddings=embeddings,
@@ -148,6 +153,7 @@ def _record(
     retrieval = unit_rows(generator, 1)[0]
     best = rank(embeddings, retrieval, np.flatnonzero(~np.isin(MOVIE_IDS, rated)).tolist())[:5]
     return GoldenUser(
+        as_of=AS_OF,
         retrieval=tuple(retrieval.tolist()),
         excluded_movie_ids=tuple(rated),
         top_movie_ids=tuple(int(MOVIE_IDS[row]) for row, _ in best),

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from rich.console import Console
 
-from services import Stack, running_stack
+from services import ROOT, Stack, running_stack
 from training.movielens import EMBEDDED, read_dataset
 from twotower.bundle import Bundle, read_bundle
 from twotower.promotion import promote
@@ -31,6 +31,15 @@ fit.max_epochs = 3
 fit.patience = 1
 """
 _USERS = 40
+_FASTER = {
+    "hidden = [256, 128]": "hidden = [32, 16]",
+    "max_epochs = 3": "max_epochs = 2",
+    "svd = 32": "svd = 8",
+    "factors = 20": "factors = 6",
+    "landmarks = 512": "landmarks = 300",
+    "examples = 8000": "examples = 500",
+}
+"""What is changed in the shipped recipe of two heads for data as small as these."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
         train(data, str(recipe), bundles, seed, reporter).manifest.model_version for seed in (1, 2)
     ]
     return Trained(bundles, data, recipe, *versions)
+
+
+@pytest.fixture(scope="session")
+def two_headed_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped recipe of two heads, small and quick."""
+    text = (ROOT / "training" / "recipes" / "hybrid.toml").read_text()
+    for slow, fast in _FASTER.items():
+        assert text.count(slow) == 1, slow
+        text = text.replace(slow, fast)
+    path = tmp_path_factory.mktemp("recipe") / "two-headed.toml"
+    path.write_text(text)
+    return path
 
 
 @pytest.fixture

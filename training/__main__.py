@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.config import recipe_names
+from training.config import recipe_names, recipe_path
 from training.gate import check_good_enough
 from training.movielens import EMBEDDED
 from training.quiet import quiet_native_stderr
@@ -24,6 +24,7 @@ from twotower.settings import BundleSettings
 # TensorFlow takes seconds to import: what needs it is imported by the command that does.
 
 _MOST_SEEDS = 100
+_MOST_TRIALS = 100_000
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _fill_evaluate(evaluate)
 
+    tune = commands.add_parser("tune", help="search a recipe's ranges for what does best")
+    _fill_tune(tune)
+
     promote_ = commands.add_parser("promote", parents=[shared], help="serve a model")
     promote_.set_defaults(command=_promote)
     promote_.add_argument("model_version", metavar="VERSION", help="as `list` shows it")
@@ -76,18 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 def _fill_train(train: argparse.ArgumentParser) -> None:
     train.set_defaults(command=_train)
     _add_data(train)
-    train.add_argument(
-        "--recipe",
-        default="reference",
-        help=f"{', '.join(recipe_names())}, or the path of a .toml file (default: %(default)s)",
-    )
-    train.add_argument(
-        "--seed",
-        type=_integer(0, 2**32 - 1),
-        default=0,
-        metavar="N",
-        help="the same seed, the same model (default: 0)",
-    )
+    _add_recipe(train)
+    _add_seed(train)
     train.add_argument("--promote", action="store_true", help="promote the model when it is done")
     train.add_argument("--force", action="store_true", help="promote it even if it is not good enough")
 
@@ -117,6 +111,47 @@ def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
     evaluate.add_argument(
         "--report", type=Path, metavar="FILE", help="write it as a web page, with plots"
+    )
+
+
+def _fill_tune(tune: argparse.ArgumentParser) -> None:
+    tune.set_defaults(command=_tune)
+    _add_data(tune)
+    _add_recipe(tune)
+    _add_seed(tune)
+    tune.add_argument(
+        "--trials",
+        type=_integer(1, _MOST_TRIALS),
+        default=50,
+        metavar="N",
+        help="how many in all, those in the journal included (default: %(default)s)",
+    )
+    tune.add_argument(
+        "--journal",
+        type=Path,
+        metavar="FILE",
+        help="where trials are kept, to go on from (default: RECIPE.journal)",
+    )
+    tune.add_argument(
+        "--out", type=Path, metavar="FILE", help="the recipe to write (default: RECIPE-tuned.toml)"
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe",
+        default="hybrid",
+        help=f"{', '.join(recipe_names())}, or the path of a .toml file (default: %(default)s)",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=_integer(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="the same seed, the same model (default: 0)",
     )
 
 
@@ -176,6 +211,22 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     if options.json:
         write_atomically(options.json, json.dumps(results.rows(), indent=1).encode() + b"\n")
+
+
+def _tune(options: argparse.Namespace) -> None:
+    name = recipe_path(options.recipe).stem
+    with quiet_native_stderr():
+        from training.pipeline import tune  # noqa: PLC0415
+
+    tune(
+        options.data,
+        options.recipe,
+        options.journal or Path(f"{name}.journal"),
+        options.out or Path(f"{name}-tuned.toml"),
+        trials=options.trials,
+        seed=options.seed,
+        reporter=Reporter(),
+    )
 
 
 def _promote(options: argparse.Namespace) -> None:

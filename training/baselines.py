@@ -15,16 +15,19 @@ import scipy.sparse as sp
 from surprise import SVD, Dataset, Reader
 from threadpoolctl import threadpool_limits
 
+from training.config import load_recipe
+from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.splits import Fold
-from training.statistics import MovieContent, Statistics
-from twotower.features import FeatureRows, Floats, Ints
+from training.statistics import Statistics
+from twotower.arrays import FeatureRows, Floats, Ints
 
 LIKED: Final = 4.0
 """The lowest rating of a movie that was liked, and that a ranking should find."""
 
 _DAMPING: Final = 5.0
+_FEATURES_OF: Final = "hybrid"
 _EASE_L2: Final = 150.0
 
 
@@ -78,18 +81,20 @@ def svd(fold: Fold) -> Fitted:
 
 
 def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
-    """Gradient-boosted trees on the towers' own features (Ke et al. 2017), by scikit-learn."""
+    """Gradient-boosted trees on the hybrid recipe's own features (Ke et al. 2017), by scikit-learn."""
 
     def fitted(fold: Fold) -> Fitted:
         from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415
 
-        statistics = Statistics.of(fold.train, content, scale, _DAMPING)
+        train = fold.train.by_user()
+        statistics = Statistics.of(train, content, scale, _DAMPING, load_recipe(_FEATURES_OF).hybrid)
         model = HistGradientBoostingRegressor(
             max_iter=200, max_leaf_nodes=8, min_samples_leaf=200, early_stopping=False, random_state=0
         )
         with threadpool_limits(1, "openmp"):  # beside other work its threads only wait for each other
-            model.fit(np.hstack(statistics.leaving_out(fold.train)), fold.train.ratings)
-        users, movies = statistics.user_rows(fold.history.histories()), statistics.movie_rows()
+            model.fit(np.hstack(statistics.leaving_out(np.arange(len(train)))), train.ratings)
+        users = statistics.encoder().encode_for_rating(fold.history.histories())
+        movies = statistics.movie_rows
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
             return np.asarray(model.predict(np.hstack([users[user_rows], movies[movie_rows]])))

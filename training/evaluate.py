@@ -14,8 +14,8 @@ from training.baselines import LIKED
 from training.interactions import Interactions
 from training.methods import Method, Ratings, Scores
 from training.splits import Fold, Protocol
+from twotower.arrays import Ints
 from twotower.errors import TrainingError
-from twotower.features import Ints
 
 K: Final = 10
 """How many movies are recommended where rankings are judged."""
@@ -95,7 +95,11 @@ def recommend(scores: Scores, history: Interactions, asking: Ints) -> Ints:
 def _users(fold: Fold, asking: Ints, recommended: Ints) -> pd.DataFrame:
     liked = _liked(fold).matrix()[asking]
     relevant = np.diff(liked.indptr)
-    hits = np.take_along_axis(liked.toarray() > 0, recommended, axis=1) & (recommended >= 0)
+    hits = np.zeros(recommended.shape, dtype=np.bool_)
+    for start in range(0, len(asking), _USERS_AT_ONCE):
+        some = slice(start, start + _USERS_AT_ONCE)
+        hits[some] = np.take_along_axis(liked[some].toarray() > 0, recommended[some], axis=1)
+    hits &= recommended >= 0
     judged = relevant > 0
     measured = {
         NDCG: metrics.ndcg(hits[judged], relevant[judged]),

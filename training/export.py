@@ -18,16 +18,20 @@ from training.interactions import Interactions
 from training.movielens import Dataset
 from training.quiet import quiet_native_stderr
 from training.results import Results
-from training.train import TwoTowers
-from twotower.bundle import Bundle, Embeddings, write_bundle
+from training.train import TwoHeads, TwoTowers
+from twotower.arrays import Embeddings, FeatureRows, Ints
+from twotower.bundle import RATING, RETRIEVAL, Bundle, write_bundle
 from twotower.errors import BundleError
-from twotower.features import FeatureRows, FeatureSpec, Histories, UserSums
+from twotower.features import UserEncoder
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
+from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import DatasetEntry, Manifest
 from twotower.tables import Catalogue, UserHistories
 
 _GOLDEN_USERS: Final = 12
 _GOLDEN_RATINGS: Final = 5
+_GOLDEN_PAUSE: Final = 3_600
+"""How long after the last rating of all the golden users ask, seconds."""
 _TOP: Final = 10
 _LIBRARIES: Final = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
@@ -58,26 +62,26 @@ def export_bundle(
     cannot be written.
     """
     interactions = Interactions.of(dataset)
-    statistics = towers.statistics
+    encoder = towers.encoder
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
-    item_embeddings = embed(item_tower, statistics.movie_rows())
+    movies = embed(item_tower, towers.movie_rows)
     rated = interactions.histories()
-    user_embeddings = embed(user_tower, statistics.user_rows(rated))
     difference = max(
-        _largest_difference("item", item_embeddings, towers.embed_movies()),
-        _largest_difference("user", user_embeddings, towers.embed_users(rated)),
+        _largest_difference("item", movies, towers.embed_movies()),
+        _largest_difference("user", embed(user_tower, encoder.encode(rated)), towers.embed_users(rated)),
     )
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)
     bundle = Bundle(
-        features=statistics.spec,
+        features=encoder.spec,
+        factors=encoder.factors,
         user_tower=user_tower,
         item_tower=item_tower,
-        item_embeddings=item_embeddings,
-        rating_embeddings=None,
+        item_embeddings=movies.retrieval,
+        rating_embeddings=movies.rating,
         catalogue=catalogue,
         histories=histories,
-        golden=tuple(_golden_users(statistics.spec, catalogue, histories, user_tower, item_embeddings)),
+        golden=tuple(_golden_users(encoder, catalogue, histories, user_tower, movies.retrieval)),
         extras={
             "user_tower.keras": _to_keras(towers.user_tower),
             "item_tower.keras": _to_keras(towers.item_tower),
@@ -100,7 +104,7 @@ def export_bundle(
         metrics=results.metrics(recipe) if results else {},
         libraries={name: version(name) for name in _LIBRARIES},
     )
-    return Exported(manifest, difference, len(np.unique(item_embeddings, axis=0)))
+    return Exported(manifest, difference, len(np.unique(movies.retrieval, axis=0)))
 
 
 def to_litert(tower: keras.Model) -> bytes:
@@ -108,21 +112,17 @@ def to_litert(tower: keras.Model) -> bytes:
     return _exported(lambda path: tower.export(path, format="litert", verbose=False), ".tflite")
 
 
-def embed(tower: bytes, features: FeatureRows) -> Embeddings:
-    """Run a LiteRT tower: float32 (n, features) to float32 (n, dim)."""
+def embed(tower: bytes, features: FeatureRows) -> TwoHeads:
+    """Run a LiteRT tower: float32 (n, width) to the embeddings of each head."""
     with quiet_native_stderr():
-        interpreter = Interpreter(model_content=tower, num_threads=1)
-        (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-        interpreter.resize_tensor_input(given["index"], features.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], features)
-        interpreter.invoke()
-        embeddings: Embeddings = interpreter.get_tensor(made["index"])
-    return embeddings
+        runner = Interpreter(model_content=tower, num_threads=1).get_signature_runner()
+        (name,) = runner.get_input_details()
+        made = runner(**{name: features})
+    return TwoHeads(made[RETRIEVAL], made.get(RATING))
 
 
 def _golden_users(
-    spec: FeatureSpec,
+    encoder: UserEncoder,
     catalogue: Catalogue,
     histories: UserHistories,
     user_tower: bytes,
@@ -133,34 +133,43 @@ def _golden_users(
     spread = np.linspace(0, len(histories) - 1, min(_GOLDEN_USERS, len(histories))).round().astype(int)
     chosen = np.argsort(lengths, kind="stable")[np.unique(spread)]
     spans = [slice(int(histories.offsets[u]), int(histories.offsets[u + 1])) for u in chosen]
-    known = [histories.user_ids[user] for user in chosen]
     starts = [slice(span.start, min(span.stop, span.start + _GOLDEN_RATINGS)) for span in spans[::3]]
-    asked = [*spans, *starts, slice(0, 0)]
-    by_row = histories.rows_in(catalogue)
-    rated = Histories(
-        np.cumsum([0, *(span.stop - span.start for span in asked)], dtype=np.int64),
-        np.concatenate([by_row.movie_rows[span] for span in asked]),
-        np.concatenate([by_row.ratings[span] for span in asked]),
-    )
-    sums = UserSums.of(rated, catalogue.genre_matrix(spec.genres))
-    embeddings = embed(user_tower, spec.encode_users(sums.statistics()))
+    as_of = int(histories.timestamps.max()) + _GOLDEN_PAUSE
+    rows = np.searchsorted(catalogue.movie_ids, histories.movie_ids)
+    ratings = histories.ratings.astype(np.float64)
+
+    def history(span: slice, timestamps: Ints | None) -> Histories:
+        offsets = np.array([0, span.stop - span.start])
+        return Histories.in_order(offsets, rows[span], ratings[span], timestamps, np.array([as_of]))
+
+    asked = [
+        *(history(span, histories.timestamps[span]) for span in spans),
+        *(history(span, None) for span in starts),
+        NO_RATINGS,
+    ]
+    embedded = embed(user_tower, encoder.encode(Histories.join(asked)))
+    known = [int(histories.user_ids[user]) for user in chosen]
     return [
         _golden_user(
-            user_id=int(known[place]) if place < len(known) else None,
+            user_id=known[place] if place < len(known) else None,
+            as_of=as_of,
             rated=(histories.movie_ids[span], histories.ratings[span]),
-            embedding=embedding,
+            embedding=embedded.retrieval[place],
+            rating=None if embedded.rating is None else embedded.rating[place],
             catalogue=catalogue,
             item_embeddings=item_embeddings,
         )
-        for place, (span, embedding) in enumerate(zip(asked, embeddings, strict=True))
+        for place, span in enumerate([*spans, *starts, slice(0, 0)])
     ]
 
 
 def _golden_user(
     *,
     user_id: int | None,
-    rated: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    embedding: npt.NDArray[np.float32],
+    as_of: int,
+    rated: tuple[Ints, npt.NDArray[np.float32]],
+    embedding: Embeddings,
+    rating: Embeddings | None,
     catalogue: Catalogue,
     item_embeddings: Embeddings,
 ) -> GoldenUser:
@@ -172,7 +181,9 @@ def _golden_user(
     return GoldenUser(
         user_id=user_id,
         ratings=pairs if user_id is None else None,
+        as_of=as_of,
         retrieval=tuple(embedding.tolist()),
+        rating=None if rating is None else tuple(rating.tolist()),
         excluded_movie_ids=tuple(sorted(movie_ids.tolist())),
         top_movie_ids=tuple(catalogue.movie_ids[top].tolist()),
         top_scores=tuple(scores[top].tolist()),
@@ -202,8 +213,12 @@ def _user_histories(dataset: Dataset, interactions: Interactions) -> UserHistori
     )
 
 
-def _largest_difference(name: str, served: Embeddings, fitted: Embeddings) -> float:
-    difference = float(np.abs(served - fitted).max())
+def _largest_difference(name: str, served: TwoHeads, fitted: TwoHeads) -> float:
+    difference = max(
+        float(np.abs(one - other).max())
+        for one, other in zip(served, fitted, strict=True)
+        if one is not None and other is not None
+    )
     if not difference <= EMBEDDING_TOLERANCE:
         raise BundleError(
             f"the {name} tower gives other embeddings in LiteRT than in Keras: they differ by "

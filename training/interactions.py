@@ -10,7 +10,9 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from training.movielens import Dataset
-from twotower.features import Floats, Histories, Ints, MovieSums
+from twotower.arrays import Floats, Ints
+from twotower.histories import Histories
+from twotower.statistics import MovieSums
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,14 @@ class Interactions:
         """Ordered by user, then time, then as before."""
         return self.take(np.lexsort((self.timestamps, self.user_rows)))
 
-    def histories(self) -> Histories:
-        """Each user's ratings, oldest first."""
+    def histories(self, asked_at: Ints | None = None) -> Histories:
+        """Each user's ratings, oldest first, who ask at these times (users,); without, just after."""
         ordered = self.by_user()
         counts = np.bincount(ordered.user_rows, minlength=self.users)
-        return Histories(np.concatenate([[0], np.cumsum(counts)]), ordered.movie_rows, ordered.ratings)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Histories.in_order(
+            offsets, ordered.movie_rows, ordered.ratings, ordered.timestamps, asked_at
+        )
 
     def matrix(self) -> sp.csr_matrix:
         """Who rated what: float32 (users, movies), one where there is a rating."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from training.splits import Fold
-from twotower.features import FeatureRows, Floats, Ints
+from twotower.arrays import FeatureRows, Floats, Ints
 
 Scores = Callable[[Ints], FeatureRows]
 """User rows (n,) to a score for every movie, float32 (n, movies): higher is ranked first."""

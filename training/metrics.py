@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from twotower.features import Bools, FeatureRows, Floats, Ints
+from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 _RESAMPLES: Final = 2000
 

@@ -12,7 +12,7 @@ from training import plots
 from training.page import Block, Cell, Section, Table
 from training.plots import Points
 from training.samples import movie_titles
-from twotower.features import FeatureRows, Ints
+from twotower.arrays import FeatureRows, Ints
 
 _MAPPED: Final = 2000
 """How many movies the map shows: more are neither told apart nor quickly drawn."""

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from training import baselines
-from training.config import Recipe, load_recipe
-from training.evaluate import judge
+from training.config import OnEpoch, Recipe, load_recipe
+from training.content import MovieContent
+from training.evaluate import NDCG, judge
 from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.movielens import Dataset, read_dataset
 from training.report import LearningCurve, Reporter
-from training.results import Results, Run
+from training.results import RMSE, Results, Run
 from training.samples import sample
 from training.splits import PROTOCOLS, Fold, Part, Protocol, random, temporal
-from training.statistics import MovieContent
 from training.train import TwoTowers, fit
 from training.web_report import Report, render_report
 from twotower.errors import SettingsError, TooFewRatings
@@ -34,6 +35,7 @@ RANKERS: Final[Mapping[str, Method]] = {
 RATERS: Final[Mapping[str, Method]] = {"bias": baselines.bias, "svd": baselines.svd}
 HGB: Final = "hgb"
 MEAN: Final = "mean"
+_MOST_FOR_EASE: Final = 10_000
 BASELINES: Final = (*RANKERS, *RATERS, HGB)
 """Every method that `evaluate` compares with; the last one needs to know the movies."""
 
@@ -50,9 +52,13 @@ def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter)
     task = _Task(read_dataset(data), reporter)
     results = None
     try:
-        protocols = [temporal(task.interactions), random(task.interactions)]
+        protocols = [temporal(task.interactions)]
+        if not chosen.hybrid:  # one of two heads takes longer, and is promoted by its ranking
+            protocols.append(random(task.interactions))
         own = {chosen.name: task.method(chosen)}
-        rankers = {name: RANKERS[name] for name in ("popular", "ease")}
+        rankers = {"popular": baselines.popular}
+        if task.interactions.users <= _MOST_FOR_EASE:  # it is users x users
+            rankers["ease"] = baselines.ease
         results = task.compare(protocols, rankers, {MEAN: baselines.mean, **RATERS}, own, [seed])
         reporter.results(results, [chosen.name])
     except TooFewRatings as error:
@@ -76,11 +82,7 @@ def evaluate(
     Raises DataError where the data are too few for a protocol that was the only one asked for, or for
     all of them; SettingsError.
     """
-    missing = [name for name in ("implicit", "sklearn") if not find_spec(name)]
-    if missing:
-        raise SettingsError(
-            f"evaluating needs {' and '.join(missing)}: pip install -r requirements/evaluation.txt"
-        )
+    _need("evaluating", "implicit", "sklearn")
     chosen = _load_recipes(recipes)
     task = _Task(read_dataset(data), reporter)
     own = {recipe.name: task.method(recipe) for recipe in chosen}
@@ -90,6 +92,47 @@ def evaluate(
     if report:
         write_atomically(report, task.page(chosen, seeds, results))
     return results
+
+
+def tune(
+    data: Path, recipe: str, journal: Path, out: Path, *, trials: int, seed: int, reporter: Reporter
+) -> None:
+    """Search a recipe's ranges on the validation part of the temporal protocol, and write the best.
+
+    By NDCG where one of two heads ranks, else by RMSE. Trials that are in the journal count.
+    Raises DataError, SettingsError, BundleError where `out` cannot be written.
+    """
+    _need("tuning", "optuna", "tomlkit")
+    from training.tune import Search  # noqa: PLC0415 - comes with an extra
+
+    (chosen,) = _load_recipes([recipe])
+    if out.is_dir() or out.suffix != ".toml":
+        raise SettingsError(f"--out {out}: name a .toml file")
+    check_writable(out.parent)
+    task = _Task(read_dataset(data), reporter)
+    protocol = temporal(task.interactions, Part.VALIDATION)
+    measure = NDCG if chosen.hybrid else RMSE
+    search = Search(
+        recipe,
+        journal,
+        data=f"{task.dataset.digest} seed {seed}",
+        measure=lambda tried: task.validate(tried, seed, protocol, measure),
+        highest=measure == NDCG,
+    )
+    search.run(trials, seed, reporter)
+    reached, values = search.write_best(out)
+    reporter.say(f"the best of {trials} trials: {measure} {reached:.4f} on the validation part, by")
+    for entry, value in values.items():
+        reporter.say(f"  {entry} = {value}")
+    reporter.say(f"to train by it: python -m training train --recipe {out}")
+
+
+def _need(what: str, *modules: str) -> None:
+    missing = [name for name in modules if not find_spec(name)]
+    if missing:
+        raise SettingsError(
+            f"{what} needs {' and '.join(missing)}: pip install -r requirements/evaluation.txt"
+        )
 
 
 def _load_recipes(recipes: Sequence[str]) -> list[Recipe]:
@@ -184,7 +227,7 @@ class _Task:
             fitted = towers.asked_by(self.interactions.histories())
             report = replace(
                 report,
-                item_embeddings=towers.embed_movies(),
+                item_embeddings=towers.embed_movies().retrieval,
                 samples=sample(self.dataset, self.interactions, fitted),
             )
         return render_report(report).encode()
@@ -197,11 +240,31 @@ class _Task:
 
             def method(fold: Fold) -> Fitted:
                 towers = self.fit(recipe, seed, fold.train, f"{recipe.name}: training for evaluation")
-                return towers.asked_by(fold.history.histories())
+                return towers.asked_by(fold.history.histories(fold.asked_at))
 
             return method
 
         return seeded
+
+    def validate(self, recipe: Recipe, seed: int, protocol: Protocol, measure: str) -> float:
+        """Fit a recipe without a word, and measure it."""
+
+        def method(fold: Fold) -> Fitted:
+            towers = fit(
+                fold.train,
+                self._content,
+                self.dataset.rating_scale,
+                recipe,
+                seed=seed,
+                validation=fold.test if recipe.fit.patience else None,
+            )
+            return towers.asked_by(fold.history.histories(fold.asked_at))
+
+        judged = judge(protocol, method, self.dataset.rating_scale)
+        results = Results(
+            [Run(protocol.name, recipe.name, seed, judged)], self.interactions.movies, split_digests={}
+        )
+        return float(results.of_protocol(protocol.name)[measure][recipe.name])
 
     def fit(self, recipe: Recipe, seed: int, train: Interactions, title: str) -> TwoTowers:
         """Fit a recipe for as long as was found best, or for its maximum where that is not known."""
@@ -210,7 +273,7 @@ class _Task:
 
     def _find_epochs(self, recipe: Recipe, seed: int) -> None:
         """How long to fit: until the error on the validation part of the temporal protocol is least."""
-        if (recipe.name, seed) in self._epochs:
+        if (recipe.name, seed) in self._epochs or recipe.fit.patience is None:
             return
         (fold,) = temporal(self.interactions, Part.VALIDATION).folds
         title = f"{recipe.name}: finding how long to train"
@@ -228,15 +291,18 @@ class _Task:
         epochs: int | None = None,
         validation: Interactions | None = None,
     ) -> TwoTowers:
-        most = epochs or recipe.fit.max_epochs
-        with self._reporter.fitting(title, most, self._curves.append) as on_epoch:
-            return fit(
-                train,
-                self._content,
-                self.dataset.rating_scale,
-                recipe,
-                seed=seed,
-                validation=validation,
-                epochs=epochs,
-                on_epoch=on_epoch,
+        def watch(stage: str, most: int, measure: str) -> AbstractContextManager[OnEpoch]:
+            return self._reporter.fitting(
+                f"{title}: {stage}", most, self._curves.append, measure=measure
             )
+
+        return fit(
+            train,
+            self._content,
+            self.dataset.rating_scale,
+            recipe,
+            seed=seed,
+            validation=validation,
+            epochs=epochs,
+            watch=watch,
+        )

@@ -33,7 +33,7 @@ from bokeh.resources import Resources
 
 from training.metrics import Interval
 from training.report import LearningCurve
-from twotower.features import FeatureRows
+from twotower.arrays import FeatureRows
 
 Colours = Mapping[str, str]
 """The colour of each series by its name."""

@@ -71,7 +71,7 @@ class Reporter:
         epochs: int,
         keep: Callable[[LearningCurve], object] = lambda _: None,
         *,
-        measure: str = "loss",
+        measure: str,
     ) -> Iterator[OnEpoch]:
         """Show the epochs of one fit, at most `epochs`, with the time that is left; `keep` its curve."""
         start = time.perf_counter()
@@ -93,7 +93,7 @@ class Reporter:
             def on_epoch(epoch: int, loss: float, validation_loss: float | None) -> None:
                 nonlocal reached
                 validation = "" if validation_loss is None else f", validation {validation_loss:.4f}"
-                losses = f"loss {loss:.4f}{validation}"
+                losses = f"{measure} {loss:.4f}{validation}"
                 reached = f"{epoch} epochs, {losses}"
                 progress.update(task, completed=epoch, losses=losses)
                 training.append(loss)
@@ -103,6 +103,27 @@ class Reporter:
             yield on_epoch
         keep(LearningCurve(title, measure, tuple(training), tuple(validated)))
         self.say(f"{title}: {reached} ({time.perf_counter() - start:.1f} s)")
+
+    @contextmanager
+    def trying(self, trials: int, done: int) -> Iterator[Callable[[float | None], None]]:
+        """Show how many trials are done of all, and the best so far, with the time that is left."""
+        columns = (
+            TextColumn("trials"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}  {task.fields[best]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(
+            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
+        ) as progress:
+            task = progress.add_task("trials", total=trials, completed=done, best="")
+
+            def on_trial(best: float | None) -> None:
+                shown = "" if best is None else f"best {best:.4f}"
+                progress.update(task, advance=1, best=shown)
+
+            yield on_trial
 
     @contextmanager
     def waiting(self, title: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ import pandas as pd
 from training import metrics
 from training.evaluate import MRR, NDCG, RECALL, Judged, K
 from training.metrics import Interval
-from twotower.features import Ints
+from twotower.arrays import Ints
 
 COVERAGE, NOVELTY, RMSE, MAE = f"coverage@{K}", f"novelty@{K}", "rmse", "mae"
 SECONDS: Final = "train_seconds"

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from training.interactions import Interactions
+from twotower.arrays import Bools, Ints
 from twotower.errors import TooFewRatings
-from twotower.features import Bools, Ints
 
 Parts = npt.NDArray[np.int8]
 

@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from training.config import HybridConfig
+from training.content import MovieContent
 from training.interactions import Interactions
-from training.movielens import Dataset
-from twotower.features import (
-    Bools,
-    FeatureRows,
-    FeatureSpec,
-    Floats,
-    Histories,
-    MovieSums,
-    UserSums,
-    genre_matrix,
-)
+from training.rating_factors import RatingFactors
+from twotower.arrays import FeatureRows, Ints
+from twotower.factors import MovieFactors
+from twotower.features import FeatureSpec, HistorySpec, UserEncoder
+from twotower.statistics import MovieSums, UserSums
 
 Inputs = tuple[FeatureRows, FeatureRows]
 """The user tower's rows and the item tower's."""
 
 
-@dataclass(frozen=True)
-class MovieContent:
-    """What is known of the movies beside ratings.
+class Told(NamedTuple):
+    """The tables of `MovieFactors` that retrieval learns."""
 
-    vocabulary: the genres' names. genres: bool (movies, genres). years: float64 (movies,), NaN
-    where missing.
-    """
-
-    vocabulary: tuple[str, ...]
-    genres: Bools
-    years: Floats
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> Self:
-        """The content of the movie table; genres in alphabetical order."""
-        of_movies = dataset.movies["genres"].tolist()
-        vocabulary = tuple(sorted(set().union(*of_movies)))
-        years = dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan)
-        return cls(vocabulary, genre_matrix(of_movies, vocabulary), years)
+    places: Ints
+    successors: FeatureRows
+    landmark_vectors: FeatureRows
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the features of a training part are made of, each target left out of its own."""
+    """What the rating towers' features are made of, each target left out of its own."""
 
     spec: FeatureSpec
     content: MovieContent
+    train: Interactions
     users: UserSums
     movies: MovieSums
+    factors: RatingFactors | None
 
     @classmethod
     def of(
@@ -61,8 +47,12 @@ class Statistics:
         content: MovieContent,
         rating_scale: tuple[float, float],
         damping: float,
+        hybrid: HybridConfig | None = None,
     ) -> Self:
-        """Sum a training part and measure its scaling; nothing else is ever looked at."""
+        """Sum a training part and measure its scaling; nothing else is ever looked at.
+
+        Where there are to be factors (`hybrid`), the ratings must come ordered by user and time.
+        """
         users = UserSums.of(train.histories(), content.genres)
         movies = train.movie_sums()
         spec = FeatureSpec.fit(
@@ -74,24 +64,67 @@ class Statistics:
             years=content.years,
             movie_genres=content.genres,
         )
-        return cls(spec, content, users, movies)
+        if hybrid is None:
+            return cls(spec, content, train, users, movies, None)
+        factors = RatingFactors.of(train, content, hybrid.factors, hybrid.history.ratings)
+        rated = users.count > 0
+        shares = (users.genre_count[rated] / users.count[rated, None]).mean(axis=0)
+        history = HistorySpec(
+            **hybrid.history.model_dump(),
+            usual_shares=tuple(shares.tolist()),
+            factors=factors.movies.shape[1],
+        )
+        spec = spec.model_copy(
+            update={
+                "history": history,
+                "rating_at_zero": spec.global_mean,
+                "rating_per_cosine": 1.0 / (factors.user_scale * factors.movie_scale),
+            }
+        )
+        return cls(spec, content, train, users, movies, factors)
 
-    def leaving_out(self, targets: Interactions) -> Inputs:
-        """Both towers' inputs for ratings of the training part, each without itself."""
+    def leaving_out(self, places: Ints) -> Inputs:
+        """Both rating towers' inputs for some ratings of the training part, each without itself."""
+        targets = self.train.take(places)
         genres = self.content.genres[targets.movie_rows]
         users = self.users.leaving_out(targets.user_rows, targets.ratings, genres)
         movies = self.movies.leaving_out(targets.movie_rows, targets.ratings)
         years = self.content.years[targets.movie_rows]
+        user_rows = self.spec.encode_users(users.statistics())
+        movie_rows = self.spec.encode_movies(movies, years, genres)
+        if self.factors is None:
+            return user_rows, movie_rows
         return (
-            self.spec.encode_users(users.statistics()),
-            self.spec.encode_movies(movies, years, genres),
+            np.column_stack([self.factors.users_without[places].astype(np.float32), user_rows]),
+            np.column_stack(
+                [
+                    movie_rows,
+                    self.factors.base_without[places].astype(np.float32),
+                    self.factors.movies_without[places].astype(np.float32),
+                ]
+            ),
         )
 
-    def user_rows(self, histories: Histories) -> FeatureRows:
-        """The user tower's input for users with these ratings, learned from or not."""
-        users = UserSums.of(histories, self.content.genres)
-        return self.spec.encode_users(users.statistics())
+    def encoder(self, told: Told | None = None) -> UserEncoder:
+        """What encodes users; for the rating head alone where the tables for retrieval are left out."""
+        if self.factors is None:
+            return UserEncoder(self.spec, self.content.genres)
+        none = np.empty((1, 0), dtype=np.float32)
+        told = told or Told(np.zeros(self.train.movies, dtype=np.int64), none, none)
+        factors = MovieFactors(
+            **told._asdict(),
+            base_ratings=self.factors.base.astype(np.float32),
+            rating_factors=self.factors.movies.astype(np.float32),
+            rating_precision=self.factors.precision.astype(np.float32),
+        )
+        return UserEncoder(self.spec, self.content.genres, factors)
 
+    @cached_property
     def movie_rows(self) -> FeatureRows:
-        """The item tower's input for every movie."""
-        return self.spec.encode_movies(self.movies, self.content.years, self.content.genres)
+        """The rating item tower's input for every movie."""
+        rows = self.spec.encode_movies(self.movies, self.content.years, self.content.genres)
+        if self.factors is None:
+            return rows
+        return np.column_stack(
+            [rows, self.factors.base.astype(np.float32), self.factors.movies.astype(np.float32)]
+        )

@@ -1,51 +1,71 @@
-"""Fitting the two towers to ratings."""
+"""Fitting a recipe: from a training part to two towers and what feeds them."""
 
 from __future__ import annotations
 
-import math
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from training.config import OnEpoch, Recipe
+from training.config import Recipe, Watch
+from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted
-from training.statistics import Inputs, MovieContent, Statistics
-from training.towers import build_tower, join_towers
-from twotower.errors import TrainingError
-from twotower.features import FeatureRows, Floats, Histories, Ints
+from training.rating import RatingTowers, fit_rating
+from training.retrieval import fit_retrieval
+from training.statistics import Statistics
+from training.towers import join_heads
+from twotower.arrays import Embeddings, FeatureRows, Floats, Ints
+from twotower.bundle import RATING, RETRIEVAL
+from twotower.features import UserEncoder
+from twotower.histories import Histories
+
+
+class TwoHeads(NamedTuple):
+    """Embeddings of users or movies, float32 (n, dim) of unit norm; without `rating`, one does both."""
+
+    retrieval: Embeddings
+    rating: Embeddings | None
 
 
 @dataclass(frozen=True)
 class TwoTowers:
-    """Fitted towers beside the statistics that feed them."""
+    """Fitted towers beside what feeds them. Both give a dict of embeddings by the head's name.
 
-    statistics: Statistics
+    movie_rows: float32 (movies, width), the item tower's input.
+    """
+
+    encoder: UserEncoder
+    movie_rows: FeatureRows
     user_tower: keras.Model
     item_tower: keras.Model
     epochs: int
     """How many epochs the weights have seen."""
 
-    def embed_users(self, histories: Histories) -> FeatureRows:
-        """Embeddings of users with these ratings: float32 (users, dim) of unit norm."""
-        return _embed(self.user_tower, self.statistics.user_rows(histories))
+    def embed_users(self, histories: Histories) -> TwoHeads:
+        """Embeddings of users with these ratings."""
+        return _embed(self.user_tower, self.encoder.encode(histories))
 
-    def embed_movies(self) -> FeatureRows:
-        """Embeddings of every movie: float32 (movies, dim) of unit norm."""
-        return _embed(self.item_tower, self.statistics.movie_rows())
+    def embed_movies(self) -> TwoHeads:
+        """Embeddings of every movie."""
+        return _embed(self.item_tower, self.movie_rows)
 
     def asked_by(self, histories: Histories) -> Fitted:
         """Scores and ratings for users with these ratings."""
         users, movies = self.embed_users(histories), self.embed_movies()
+        rating_users = users.retrieval if users.rating is None else users.rating
+        rating_movies = movies.retrieval if movies.rating is None else movies.rating
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
-            cosines = (users[user_rows] * movies[movie_rows]).sum(axis=1)
-            return self.statistics.spec.unscale_ratings(cosines)
+            cosines = (rating_users[user_rows] * rating_movies[movie_rows]).sum(axis=1)
+            return self.encoder.spec.unscale_ratings(cosines)
 
-        return Fitted(scores=lambda user_rows: users[user_rows] @ movies.T, ratings=ratings)
+        return Fitted(
+            scores=lambda user_rows: users.retrieval[user_rows] @ movies.retrieval.T, ratings=ratings
+        )
 
 
 def fit(
@@ -57,93 +77,56 @@ def fit(
     seed: int,
     validation: Interactions | None = None,
     epochs: int | None = None,
-    on_epoch: OnEpoch = lambda *_: None,
+    watch: Watch = lambda *_: nullcontext(_unwatched),
 ) -> TwoTowers:
-    """Fit both towers by squared error on the min-max-scaled rating.
+    """Fit both towers of a recipe.
 
-    With `validation`, training stops early, and the weights are those of the best epoch; without,
-    it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights.
+    With `validation`, the fit to ratings stops early, and the weights are those of the best epoch;
+    without, it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights.
     Raises TrainingError where the loss is no number any more.
     """
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    statistics = Statistics.of(train, content, rating_scale, recipe.features.damping)
-    user_tower = build_tower("user", statistics.spec.user_width, recipe.towers)
-    item_tower = build_tower("item", statistics.spec.movie_width, recipe.towers)
-    model = join_towers(user_tower, item_tower)
-    model.compile(
-        keras.optimizers.Adam(recipe.fit.learning_rate),
-        loss="mse",
-        steps_per_execution=_STEPS_PER_EXECUTION,
-        jit_compile=False,
+    hybrid = recipe.hybrid
+    train = train.by_user() if hybrid else train
+    statistics = Statistics.of(train, content, rating_scale, recipe.features.damping, hybrid)
+    rating = fit_rating(statistics, recipe, seed=seed, validation=validation, epochs=epochs, watch=watch)
+    if hybrid is None or statistics.spec.history is None:
+        return _of_one_head(statistics, rating)
+    retrieval = fit_retrieval(
+        statistics, statistics.spec.history, recipe.towers, hybrid, seed=seed, watch=watch
     )
-    stopper = keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=recipe.fit.patience, restore_best_weights=True
+    encoder = retrieval.encoder
+    width = statistics.movie_rows.shape[1]
+    of_user = encoder.columns
+    movie_rows = np.column_stack([statistics.movie_rows, retrieval.movie_rows])
+    user_tower = join_heads(
+        "user",
+        of_user.width,
+        {RETRIEVAL: (of_user.retrieval, retrieval.user), RATING: (of_user.rating, rating.user)},
     )
-    history = model.fit(
-        LeaveOneOutBatches(statistics, train, recipe.fit.batch_size, seed),
-        epochs=epochs or recipe.fit.max_epochs,
-        validation_data=_held_out(statistics, validation) if validation else None,
-        validation_batch_size=4096,
-        callbacks=[stopper, _Reporter(on_epoch)] if validation else [_Reporter(on_epoch)],
-        verbose=0,
-        shuffle=False,  # the batches come shuffled
+    item_tower = join_heads(
+        "item",
+        movie_rows.shape[1],
+        {RETRIEVAL: (slice(width, None), retrieval.item), RATING: (slice(0, width), rating.item)},
     )
-    losses = history.history["val_loss" if validation else "loss"]
-    if not np.isfinite(losses).all():
-        raise TrainingError(
-            f"the loss is not finite after epoch {len(losses)}: the recipe's learning_rate of "
-            f"{recipe.fit.learning_rate:g} may be too high"
-        )
-    best = int(np.argmin(losses)) + 1 if validation else len(losses)
-    return TwoTowers(statistics, user_tower, item_tower, best)
+    return TwoTowers(encoder, movie_rows, user_tower, item_tower, rating.epochs)
 
 
-class LeaveOneOutBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """The ratings of a training part in shuffled batches, each encoded without its own target."""
-
-    def __init__(self, statistics: Statistics, train: Interactions, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self._statistics = statistics
-        self._train = train
-        self._batch_size = batch_size
-        self._random = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._train) / self._batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Inputs, Floats]:
-        start = index * self._batch_size
-        targets = self._train.take(self._order[start : start + self._batch_size])
-        scaled = self._statistics.spec.scale_ratings(targets.ratings)
-        return self._statistics.leaving_out(targets), scaled[:, None]
-
-    def on_epoch_end(self) -> None:
-        """Shuffle anew."""
-        self._order = self._random.permutation(len(self._train))
+def _unwatched(_epoch: int, _loss: float, _validation_loss: float | None) -> None:
+    """Nobody looks on."""
 
 
-class _Reporter(keras.callbacks.Callback):  # type: ignore[misc]
-    def __init__(self, on_epoch: OnEpoch) -> None:
-        super().__init__()
-        self._on_epoch = on_epoch
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
-        self._on_epoch(epoch + 1, logs["loss"], logs.get("val_loss"))
-
-
-def _embed(tower: keras.Model, rows: FeatureRows) -> FeatureRows:
-    embeddings: FeatureRows = tower(rows).numpy()
-    return embeddings
+def _of_one_head(statistics: Statistics, fitted: RatingTowers) -> TwoTowers:
+    encoder, movie_rows = statistics.encoder(), statistics.movie_rows
+    user_tower = join_heads(
+        "user", encoder.columns.width, {RETRIEVAL: (encoder.columns.rating, fitted.user)}
+    )
+    width = movie_rows.shape[1]
+    item_tower = join_heads("item", width, {RETRIEVAL: (slice(0, width), fitted.item)})
+    return TwoTowers(encoder, movie_rows, user_tower, item_tower, fitted.epochs)
 
 
-def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
-    users = statistics.spec.encode_users(statistics.users.statistics())[held_out.user_rows]
-    movies = statistics.movie_rows()[held_out.movie_rows]
-    return (users, movies), statistics.spec.scale_ratings(held_out.ratings)[:, None]
-
-
-# Batches run by TensorFlow between two returns to Python: the model is small, so returning is dear.
-_STEPS_PER_EXECUTION = 64
+def _embed(tower: keras.Model, rows: FeatureRows) -> TwoHeads:
+    made = {name: np.asarray(embeddings) for name, embeddings in tower(rows).items()}
+    return TwoHeads(made[RETRIEVAL], made.get(RATING))

@@ -19,7 +19,7 @@ from training.plots import Colours
 from training.report import PROTOCOLS, LearningCurve, format_measure
 from training.results import COVERAGE, MAE, NOVELTY, RMSE, SECONDS, WITH_INTERVAL, Results
 from training.samples import Sample
-from twotower.features import FeatureRows, Ints
+from twotower.arrays import FeatureRows, Ints
 
 _HEADINGS: Final = {
     NDCG: f"NDCG@{K}",

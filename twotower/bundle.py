@@ -5,6 +5,7 @@
       <model_version>/
         manifest.json            what it is, and the digest of every other file
         features.json            the feature spec
+        factors.npz              what ratings are encoded by one by one, where the spec says so
         user_tower.tflite        embeds users
         item_tower.tflite        embeds movies
         item_embeddings.npy      float32 (movies, dim), unit norm: what retrieval searches
@@ -27,11 +28,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
+from twotower.arrays import Embeddings
 from twotower.errors import BundleError
-from twotower.features import FeatureSpec
+from twotower.factors import MovieFactors
+from twotower.features import FeatureSpec, UserEncoder
 from twotower.files import partial_folder, write_atomically, writing_into
 from twotower.golden import GoldenUser
 from twotower.manifest import (
@@ -48,7 +50,9 @@ from twotower.manifest import (
 )
 from twotower.tables import Catalogue, UserHistories
 
-Embeddings = npt.NDArray[np.float32]
+RETRIEVAL: Final = "retrieval"
+RATING: Final = "rating"
+"""The heads, as the outputs of the towers are named."""
 
 _GOLDEN_USERS: Final = TypeAdapter(tuple[GoldenUser, ...])
 _MATRIX: Final = 2
@@ -64,6 +68,7 @@ class Bundle:
     """
 
     features: FeatureSpec
+    factors: MovieFactors | None
     user_tower: bytes
     item_tower: bytes
     item_embeddings: Embeddings
@@ -73,8 +78,14 @@ class Bundle:
     golden: tuple[GoldenUser, ...]
     extras: Mapping[str, bytes] = field(default_factory=dict)
 
+    def encoder(self) -> UserEncoder:
+        """What turns users' ratings into the user tower's input."""
+        genres = self.catalogue.genre_matrix(self.features.genres)
+        return UserEncoder(self.features, genres, self.factors)
+
     def check(self) -> None:
         """Raise BundleError where the parts do not fit each other."""
+        self._check_factors()
         names = {"item_embeddings.npy": self.item_embeddings}
         if self.rating_embeddings is not None:
             names["rating_embeddings.npy"] = self.rating_embeddings
@@ -98,6 +109,23 @@ class Bundle:
         if not self.golden:
             raise BundleError("golden.json: there is no golden request")
 
+    def _check_factors(self) -> None:
+        history = self.features.history
+        if (history is None) != (self.factors is None):
+            raise BundleError("of factors.npz and the history in features.json there is but one")
+        if history is None or self.factors is None:
+            return
+        self.factors.check(len(self.catalogue))
+        if len(history.usual_shares) != len(self.features.genres):
+            raise BundleError("features.json: usual_shares has not one number for each genre")
+        if self.factors.landmark_vectors.shape[1] > self.item_embeddings.shape[1]:
+            raise BundleError("factors.npz: landmark_vectors has more columns than item_embeddings.npy")
+        factors = self.factors.rating_factors.shape[1]
+        if factors != history.factors:
+            raise BundleError(
+                f"factors.npz: has {factors} rating factors, features.json says {history.factors}"
+            )
+
     def serialise(self) -> dict[str, bytes]:
         """The bundle's files by name, the manifest apart."""
         files = {
@@ -109,6 +137,8 @@ class Bundle:
             "histories.npz": self.histories.write(),
             "golden.json": _GOLDEN_USERS.dump_json(self.golden),
         }
+        if self.factors is not None:
+            files["factors.npz"] = self.factors.write()
         if self.rating_embeddings is not None:
             files["rating_embeddings.npy"] = _write_array(self.rating_embeddings)
         return files | dict(self.extras)
@@ -118,6 +148,7 @@ class Bundle:
         """The inverse of `serialise`. Raises BundleError naming the file at fault."""
         bundle = cls(
             features=_parse_features(files["features.json"]),
+            factors=MovieFactors.read(files["factors.npz"]) if "factors.npz" in files else None,
             user_tower=files["user_tower.tflite"],
             item_tower=files["item_tower.tflite"],
             item_embeddings=_read_array("item_embeddings.npy", files["item_embeddings.npy"]),

@@ -5,130 +5,36 @@ mean per genre), and the statistics become a feature row. Sums can leave one rat
 is how training sees them: a row never contains its own target. Statistics can also come straight from
 a request, and then encode to the same row as the ratings behind them would.
 
+Where the spec has a `history`, more columns follow, from the ratings one by one (`UserEncoder`): the
+user's own factors, by a ridge regression of the ratings, and the vector that ranks movies most like
+the sum over what each rated one says of the next (`MovieFactors.successors`), the newest counting most.
+
 Missing is not zero: a genre without ratings is encoded as the user's own mean and flagged as missing.
 Without any rating, the row is the average user's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from functools import cached_property
+from typing import Annotated, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Sums are kept in float64: exact for ratings in steps of a half, so that leaving one out and summing
-# in another order change nothing.
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-FeatureRows = npt.NDArray[np.float32]
+from twotower.arrays import Bools, FeatureRows, Floats
+from twotower.factors import MovieFactors
+from twotower.histories import Histories, segment_sums, weighted_ridge, weighted_rows
+from twotower.projection import SoftmaxProjection
+from twotower.statistics import MovieSums, UserStatistics, UserSums, ratio
 
 _CONSTANT: Final = 1e-6
 """A feature that deviates less than this is taken for constant."""
-
-
-@dataclass(frozen=True)
-class Histories:
-    """The ratings of n users, one user after the other.
-
-    offsets: int64 (n + 1,), user i's ratings lie at offsets[i]:offsets[i + 1].
-    movie_rows: int64 (ratings,), row numbers of the catalogue.
-    ratings: float64 (ratings,).
-    """
-
-    offsets: Ints
-    movie_rows: Ints
-    ratings: Floats
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def counts(self) -> Ints:
-        """How many ratings each user has: int64 (n,)."""
-        return np.diff(self.offsets)
-
-
-@dataclass(frozen=True)
-class UserStatistics:
-    """What the features of n users are made of.
-
-    count: float64 (n,). mean: float64 (n,), the mean rating, any value where count is 0.
-    genre_means: float64 (n, genres), NaN where the user rated no movie of the genre.
-    """
-
-    count: Floats
-    mean: Floats
-    genre_means: Floats
-
-
-@dataclass(frozen=True)
-class UserSums:
-    """Sums over each user's ratings: count and total (n,), the same per genre (n, genres)."""
-
-    count: Floats
-    total: Floats
-    genre_count: Floats
-    genre_total: Floats
-
-    @classmethod
-    def of(cls, histories: Histories, genres: Bools) -> Self:
-        """Sum each user's ratings. `genres`: bool (movies, genres) of the catalogue."""
-        belongs = genres[histories.movie_rows].astype(np.float64)
-        return cls(
-            count=histories.counts.astype(np.float64),
-            total=_segment_sums(histories.ratings, histories.offsets),
-            genre_count=_segment_sums(belongs, histories.offsets),
-            genre_total=_segment_sums(belongs * histories.ratings[:, None], histories.offsets),
-        )
-
-    def leaving_out(self, users: Ints, ratings: Floats, movie_genres: Bools) -> Self:
-        """The sums of `users` (m,) without one of their ratings each.
-
-        ratings: float64 (m,). movie_genres: bool (m, genres), of the movies rated.
-        """
-        belongs = movie_genres.astype(np.float64)
-        return type(self)(
-            count=self.count[users] - 1,
-            total=self.total[users] - ratings,
-            genre_count=self.genre_count[users] - belongs,
-            genre_total=self.genre_total[users] - belongs * ratings[:, None],
-        )
-
-    def statistics(self) -> UserStatistics:
-        """Sums to means; NaN for a genre without ratings."""
-        return UserStatistics(
-            count=self.count,
-            mean=_means(self.total, self.count, missing=0.0),
-            genre_means=_means(self.genre_total, self.genre_count, missing=np.nan),
-        )
-
-
-@dataclass(frozen=True)
-class MovieSums:
-    """Sums over each movie's ratings: count and total, float64 (movies,)."""
-
-    count: Floats
-    total: Floats
-
-    @classmethod
-    def of(cls, movie_rows: Ints, ratings: Floats, movies: int) -> Self:
-        """Sum the ratings of each of `movies` movies."""
-        return cls(
-            count=np.bincount(movie_rows, minlength=movies).astype(np.float64),
-            total=np.bincount(movie_rows, weights=ratings, minlength=movies).astype(np.float64),
-        )
-
-    def leaving_out(self, movie_rows: Ints, ratings: Floats) -> Self:
-        """The sums of the movies rated, without one of their ratings each: (m,)."""
-        return type(self)(self.count[movie_rows] - 1, self.total[movie_rows] - ratings)
-
-    def means(self) -> Floats:
-        """The mean rating of each movie, NaN without ratings."""
-        return _means(self.total, self.count, missing=np.nan)
+_BEST: Final = 100
+_LEAST_OF_LARGEST: Final = 0.05
+_HOUR, _DAY = 3_600.0, 86_400.0
 
 
 class Scaling(BaseModel):
@@ -152,6 +58,81 @@ class Scaling(BaseModel):
         return scaled.astype(np.float32)
 
 
+class Fading(BaseModel):
+    """Weights that fall from 1 to `floor`, half of the way every `half_life` ratings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    half_life: Annotated[float, Field(gt=0)]
+    floor: Annotated[float, Field(gt=0, le=1)]
+    """Above 0, or a long history of one moment, none of it the newest, would count for nothing."""
+
+    def weights(self, ages: Floats) -> Floats:
+        """The weight of ratings that are `ages` ratings old: the same shape."""
+        weights: Floats = self.floor + (1 - self.floor) * 0.5 ** (ages / self.half_life)
+        return weights
+
+
+class HistoryRules(BaseModel):
+    """How much each rating counts for where ratings are encoded one by one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    liked: float
+    """A rating from here up is a like."""
+    disliked: float
+    """A rating below says that the movie was watched, and little more."""
+    neutral_weight: Annotated[float, Field(ge=0, le=1)]
+    """What a rating between the two counts for, as against a like's 1."""
+    disliked_weight: Annotated[float, Field(ge=0, le=1)]
+    successors: Fading
+    """How much a rating says of what comes next; the longer a user stays away, the less it fades."""
+    genres: Fading
+    """How much a like counts for the shares of genres."""
+    ratings: Fading
+    """How much a rating says of the user's factors."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Of the softmax over scores of what comes next; a user's best hundred scores have a mean of 1."""
+    ridge: Annotated[float, Field(gt=0)]
+    """How much a user's vector is drawn to 0, in squares of the movies' vectors."""
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.disliked > self.liked:
+            raise ValueError(f"disliked: {self.disliked}, allowed is {self.liked} (liked) or less")
+        return self
+
+    def values(self, ratings: Floats) -> Floats:
+        """What ratings say of what comes next: the same shape."""
+        faint = np.where(ratings < self.disliked, self.disliked_weight, self.neutral_weight)
+        return np.where(ratings >= self.liked, 1.0, faint)
+
+    def successor_weights(self, histories: Histories) -> Floats:
+        """What each rating counts for in the sum over its movie's successors: (ratings,)."""
+        away = time_away(histories.idle)[histories.users]
+        weights = away + (1 - away) * self.successors.weights(histories.ages)
+        return weights * self.values(histories.ratings)
+
+
+class HistorySpec(HistoryRules):
+    """How ratings are encoded one by one."""
+
+    usual_shares: tuple[float, ...]
+    """The share of each genre in a user's ratings, the mean over users."""
+    factors: Annotated[int, Field(gt=0)]
+    """How many factors of its own a user has."""
+
+    def genre_shares(self, histories: Histories, genres: Bools) -> Floats:
+        """The share of each genre in the newest likes, less the usual one; 0 without: (n, genres)."""
+        likes = (histories.ratings >= self.liked) * self.genres.weights(histories.ages)
+        belongs = genres[histories.movie_rows].astype(np.float64)
+        total = segment_sums(likes, histories.offsets)[:, None]
+        sums = segment_sums(belongs * likes[:, None], histories.offsets)
+        return np.where(
+            total > 0, sums / np.maximum(total, _CONSTANT) - np.array(self.usual_shares), 0.0
+        )
+
+
 class FeatureSpec(BaseModel):
     """Everything that encoding depends on beside its input, written to `features.json` of a bundle."""
 
@@ -167,17 +148,23 @@ class FeatureSpec(BaseModel):
     """How many ratings at the global mean a user's or a movie's mean is damped by."""
     year_mean: float
     """The year that a movie without one is given, beside its flag."""
+    rating_at_zero: float
+    """The rating predicted where the embeddings are orthogonal."""
+    rating_per_cosine: float
+    """How much higher the rating predicted is where they are the same; more than 0."""
     user_scaling: Scaling
     movie_scaling: Scaling
+    history: HistorySpec | None = None
+    """How ratings are encoded one by one, or None where only their statistics are."""
 
     @property
     def user_width(self) -> int:
-        """Features of a user: log count, mean, and per genre a mean and a flag."""
+        """Statistics of a user: log count, mean, and per genre a mean and a flag."""
         return 2 + 2 * len(self.genres)
 
     @property
     def movie_width(self) -> int:
-        """Features of a movie: year, year flag, log count, mean, and a flag per genre."""
+        """Statistics of a movie: year, year flag, log count, mean, and a flag per genre."""
         return 4 + len(self.genres)
 
     @classmethod
@@ -192,15 +179,21 @@ class FeatureSpec(BaseModel):
         years: Floats,
         movie_genres: Bools,
     ) -> Self:
-        """Measure the training part. years: float64 (movies,), NaN where missing."""
+        """Measure the training part, the scale of ratings spread over all cosines.
+
+        years: float64 (movies,), NaN where missing.
+        """
         global_mean = float(movies.total.sum() / movies.count.sum())
         year_mean = float(np.nanmean(years)) if np.isfinite(years).any() else 0.0
+        low, high = rating_scale
         return cls(
             genres=genres,
             rating_scale=rating_scale,
             global_mean=global_mean,
             damping=damping,
             year_mean=year_mean,
+            rating_at_zero=(low + high) / 2,
+            rating_per_cosine=(high - low) / 2 or 1.0,
             user_scaling=Scaling.of(_user_columns(users.statistics(), global_mean, damping)),
             movie_scaling=Scaling.of(
                 _movie_columns(
@@ -237,14 +230,115 @@ class FeatureSpec(BaseModel):
         )
 
     def scale_ratings(self, ratings: Floats) -> Floats:
-        """Ratings to [-1, 1], the range of a cosine (min-max scaling)."""
-        low, high = self.rating_scale
-        return (ratings - low) / ((high - low) or 1.0) * 2 - 1
+        """Ratings to the cosines that predict them."""
+        return (ratings - self.rating_at_zero) / self.rating_per_cosine
 
     def unscale_ratings(self, cosines: npt.NDArray[np.floating]) -> Floats:
-        """Cosines in [-1, 1] to ratings, within the rating scale."""
-        low, high = self.rating_scale
-        return np.clip(low + (cosines.astype(np.float64) + 1) / 2 * (high - low), low, high)
+        """Cosines to ratings, within the rating scale."""
+        ratings = self.rating_at_zero + cosines.astype(np.float64) * self.rating_per_cosine
+        return np.clip(ratings, *self.rating_scale)
+
+
+class Columns(NamedTuple):
+    """Where in a user's row what lies. Each head looks at a part of its own."""
+
+    rating: slice
+    retrieval: slice
+    width: int
+
+
+@dataclass(frozen=True)
+class UserEncoder:
+    """Users' ratings, or aggregates of them, to rows of the user tower.
+
+    genres: bool (movies, genres). `factors` is given where the spec has a `history`, and then only.
+    """
+
+    spec: FeatureSpec
+    genres: Bools
+    factors: MovieFactors | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """[own factors | statistics | vector of what is next, its length, genre shares, time away]."""
+        statistics, history = self.spec.user_width, self.spec.history
+        if history is None or self.factors is None:
+            return Columns(slice(0, statistics), slice(0, statistics), statistics)
+        vector = self.factors.landmark_vectors.shape[1]
+        width = history.factors + statistics + vector + 1 + len(self.spec.genres) + 1
+        return Columns(slice(0, history.factors + statistics), slice(history.factors, width), width)
+
+    def encode(
+        self, histories: Histories, described: Mapping[int, UserStatistics] | None = None
+    ) -> FeatureRows:
+        """Rows of n users: float32 (n, width), each as alone but for the last bits.
+
+        `described`: aggregates in place of the ratings of some, who have none, by their number.
+        """
+        rows = self.encode_for_rating(histories, described)
+        if self.spec.history is None or self.factors is None:
+            return rows
+        return np.column_stack([rows, self._encode_next(histories, self.spec.history, self.factors)])
+
+    def encode_for_rating(
+        self, histories: Histories, described: Mapping[int, UserStatistics] | None = None
+    ) -> FeatureRows:
+        """The columns of n users that the rating head sees."""
+        statistics = UserSums.of(histories, self.genres).statistics()
+        for user, given in (described or {}).items():
+            statistics.count[user] = given.count[0]
+            statistics.mean[user] = given.mean[0]
+            statistics.genre_means[user] = given.genre_means[0]
+        rows = self.spec.encode_users(statistics)
+        if self.spec.history is None or self.factors is None:
+            return rows
+        factors = self._own_factors(histories, self.spec.history, self.factors)
+        return np.column_stack([factors.astype(np.float32), rows])
+
+    def _own_factors(self, histories: Histories, history: HistorySpec, factors: MovieFactors) -> Floats:
+        """Users' factors, 0 without ratings: (n, r).
+
+        The most probable ones, if users' factors are drawn from a normal distribution around 0 and
+        ratings deviate from them normally (a ridge regression for each user).
+        """
+        rows = histories.movie_rows
+        surprises = histories.ratings - self.spec.global_mean - factors.base_ratings[rows]
+        own, _ = weighted_ridge(
+            histories.offsets,
+            factors.rating_factors[rows].astype(np.float64),
+            surprises,
+            history.ratings.weights(histories.ages),
+            factors.precision,
+        )
+        return own
+
+    def _encode_next(
+        self, histories: Histories, history: HistorySpec, factors: MovieFactors
+    ) -> FeatureRows:
+        shares = history.genre_shares(histories, self.genres).astype(np.float32)
+        places = factors.places[histories.movie_rows]
+        weights = history.successor_weights(histories)
+        sums = weighted_rows(histories.offsets, weights, places, factors.successors)
+        scores = sums / best_scores(sums) + shares @ self._landmark_genres.T
+        rated = np.zeros(scores.shape, dtype=np.bool_)
+        is_landmark = (places > 0) & (places <= len(factors.landmark_vectors))
+        rated[histories.users[is_landmark], places[is_landmark] - 1] = True
+        vectors = self._projection.nearest(scores, rated)
+        away = time_away(histories.idle).astype(np.float32)
+        return np.column_stack([vectors, np.linalg.norm(vectors, axis=1), shares, away])
+
+    @cached_property
+    def _projection(self) -> SoftmaxProjection:
+        history, factors = self.spec.history, self.factors
+        if history is None or factors is None:
+            raise ValueError("without a history, nothing is projected")
+        return SoftmaxProjection(factors.landmark_vectors, history.temperature, history.ridge)
+
+    @cached_property
+    def _landmark_genres(self) -> FeatureRows:
+        if self.factors is None:
+            raise ValueError("without a history, there are no landmarks")
+        return genre_directions(self.genres[self.factors.landmarks])
 
 
 def genre_matrix(genres_of_movies: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Bools:
@@ -256,13 +350,45 @@ def genre_matrix(genres_of_movies: Sequence[Sequence[str]], vocabulary: Sequence
     return matrix
 
 
+def genre_directions(genres: Bools) -> FeatureRows:
+    """Each movie's genres, divided by the root of their number: float32 (movies, genres)."""
+    counts = np.maximum(genres.sum(axis=1, keepdims=True), 1)
+    directions: FeatureRows = (genres / np.sqrt(counts)).astype(np.float32)
+    return directions
+
+
+def best_scores(scores: FeatureRows) -> FeatureRows:
+    """The mean of each row's highest hundred, above 0: float32 (n, 1).
+
+    At least a part of the largest number of the row, by which nothing much is said where that is low.
+    """
+    size = min(_BEST, scores.shape[1])
+    highest = np.partition(scores, scores.shape[1] - size, axis=1)[:, scores.shape[1] - size :]
+    largest = np.abs(scores).max(axis=1, keepdims=True)
+    least = np.maximum(np.float32(_LEAST_OF_LARGEST) * largest, np.float32(_CONSTANT))
+    means: FeatureRows = np.maximum(highest.mean(axis=1, keepdims=True), least)
+    return means
+
+
+def time_away(idle: Floats) -> Floats:
+    """Seconds since the last rating to 0 (just now) to 1 (a day or more), evenly in their logarithm."""
+    away: Floats = np.minimum(np.log1p(idle / _HOUR) / np.log1p(_DAY / _HOUR), 1.0)
+    return away
+
+
+def seconds_away(away: Floats) -> Floats:
+    """The inverse of `time_away`; a day of 1."""
+    seconds: Floats = _HOUR * np.expm1(away * np.log1p(_DAY / _HOUR))
+    return seconds
+
+
 def _user_columns(users: UserStatistics, global_mean: float, damping: float) -> Floats:
     known = np.isfinite(users.genre_means)
     mean = np.where(users.count > 0, users.mean, global_mean)
     return np.column_stack(
         [
             np.log1p(users.count),
-            _means((mean - global_mean) * users.count, users.count + damping, missing=0.0),
+            ratio((mean - global_mean) * users.count, users.count + damping, missing=0.0),
             np.where(known, users.genre_means - mean[:, None], 0.0),
             known,
         ]
@@ -283,23 +409,7 @@ def _movie_columns(
             np.where(np.isfinite(years), years, year_mean),
             np.isfinite(years),
             np.log1p(movies.count),
-            _means(movies.total - global_mean * movies.count, movies.count + damping, missing=0.0),
+            ratio(movies.total - global_mean * movies.count, movies.count + damping, missing=0.0),
             movie_genres,
         ]
     )
-
-
-def _segment_sums(values: Floats, offsets: Ints) -> Floats:
-    """Sums of consecutive segments: (ratings, ...) to (n, ...), 0 for an empty segment."""
-    sums = np.zeros((len(offsets) - 1, *values.shape[1:]))
-    filled = np.flatnonzero(np.diff(offsets))
-    if len(filled):
-        # reduceat cannot express an empty segment; between filled ones there is nothing to skip
-        sums[filled] = np.add.reduceat(values, offsets[filled], axis=0)
-    return sums
-
-
-def _means(total: Floats, count: Floats, *, missing: float) -> Floats:
-    means = np.full(total.shape, missing)
-    np.divide(total, count, out=means, where=count > 0)
-    return means

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from twotower.arrays import Embeddings
 from twotower.errors import BundleError
 
 EMBEDDING_TOLERANCE: Final = 1e-5
@@ -26,7 +27,11 @@ class GoldenUser(BaseModel):
     user_id: int | None = None
     ratings: tuple[tuple[int, float], ...] | None = None
     """(movie id, rating) pairs, oldest first."""
+    as_of: int
+    """When the user asked, seconds since 1970 (UTC)."""
     retrieval: tuple[float, ...]
+    rating: tuple[float, ...] | None = None
+    """The rating embedding, where the model has one of its own."""
     excluded_movie_ids: tuple[int, ...]
     """The movies the user has rated, which the top leaves out."""
     top_movie_ids: tuple[int, ...]
@@ -38,14 +43,16 @@ class GoldenUser(BaseModel):
             raise ValueError("exactly one of user_id and ratings must be set")
         return self
 
-    def check_embedding(self, replayed: npt.NDArray[np.float32]) -> None:
-        """Raise BundleError unless `replayed` (dim,) is the recorded retrieval embedding."""
-        difference = _largest_difference(np.array(self.retrieval), replayed)
-        if not difference <= EMBEDDING_TOLERANCE:
-            raise BundleError(
-                f"golden request of {self}: the embedding differs from the recorded one by "
-                f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
-            )
+    def check_embedding(self, retrieval: Embeddings, rating: Embeddings | None) -> None:
+        """Raise BundleError unless the embeddings (dim,) are those recorded."""
+        for recorded, replayed in ((self.retrieval, retrieval), (self.rating or (), rating)):
+            again = np.empty(0) if replayed is None else replayed
+            difference = _largest_difference(np.array(recorded), again)
+            if not difference <= EMBEDDING_TOLERANCE:
+                raise BundleError(
+                    f"golden request of {self}: the embedding differs from the recorded one by "
+                    f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
+                )
 
     def check_top(self, movie_ids: Sequence[int], scores: Sequence[float]) -> None:
         """Raise BundleError unless the movies found are the recorded ones, in their order."""

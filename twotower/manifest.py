@@ -12,11 +12,12 @@ from pydantic_core import from_json
 
 from twotower.errors import BundleError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST: Final = "manifest.json"
 GOLDEN: Final = "golden.json"
 SERVED: Final = (
     "features.json",
+    "factors.npz",
     "user_tower.tflite",
     "item_tower.tflite",
     "item_embeddings.npy",
@@ -26,7 +27,7 @@ SERVED: Final = (
 )
 """The files that a model is served from, and that its version follows from."""
 
-_OPTIONAL: Final = {"rating_embeddings.npy"}
+_OPTIONAL: Final = {"factors.npz", "rating_embeddings.npy"}
 _REQUIRED: Final = ({*SERVED} | {GOLDEN}) - _OPTIONAL
 
 ModelVersion = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from twotower.arrays import Bools, Floats, Ints
 from twotower.errors import BundleError
-from twotower.features import Bools, Floats, Histories, Ints, genre_matrix
+from twotower.features import genre_matrix
+from twotower.histories import Histories
+from twotower.npz import read_arrays, write_arrays
 
 _COLUMNS = ["movie_id", "title", "year", "genres", "rating_count", "mean_rating"]
 _GENRE_SEPARATOR = "|"
@@ -136,37 +138,26 @@ class UserHistories:
 
     def rows_in(self, catalogue: Catalogue) -> Histories:
         """The same ratings by catalogue row."""
-        return Histories(
+        return Histories.in_order(
             self.offsets,
             np.searchsorted(catalogue.movie_ids, self.movie_ids),
             self.ratings.astype(np.float64),
+            self.timestamps,
         )
 
     def write(self) -> bytes:
         """The table as an uncompressed npz."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            user_ids=self.user_ids,
-            offsets=self.offsets,
-            movie_ids=self.movie_ids,
-            ratings=self.ratings,
-            timestamps=self.timestamps,
-        )
-        return buffer.getvalue()
+        return write_arrays({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def read(cls, content: bytes) -> Self:
         """Parse `histories.npz`, without pickle. Raises BundleError."""
-        try:
-            with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as arrays:
-                histories = cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise BundleError(f"histories.npz: {error}") from error
-        for name in cls.__dataclass_fields__:
+        names = [field.name for field in fields(cls)]
+        histories = cls(**read_arrays("histories.npz", content, names))
+        for name in names:
             kind = np.float32 if name == "ratings" else np.int64
             array = getattr(histories, name)
-            if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != kind:
+            if array.ndim != 1 or array.dtype != kind:
                 raise BundleError(f"histories.npz: {name} is not a row of {kind.__name__}")
         ratings = len(histories.movie_ids)
         if (

@@ -9,77 +9,93 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from twotower.arrays import Embeddings, Ints
 from twotower.bundle import Bundle
 from twotower.errors import BundleError, InvalidRequest, UserNotFound
-from twotower.features import Floats, Histories, Ints, UserStatistics, UserSums
 from twotower.golden import GoldenUser
+from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import Manifest
+from twotower.statistics import UserStatistics
 from twotower.v1 import embedding_pb2 as pb
 from user_tower_svc.tower import UserTower
 
 MAX_RATINGS: Final = 10_000
 
-_NOTHING_RATED: Final = Histories(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0))
-
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known of one user.
-
-    movie_rows: int64 (m,), ascending; ratings: float64 (m,). `features` stand in for them where the
-    user gave aggregates instead.
-    """
+    """What is known of one user: the rating history, or `described`, aggregates in its place."""
 
     strategy: pb.Strategy.ValueType
-    movie_rows: Ints
-    ratings: Floats
+    history: Histories = NO_RATINGS
     ignored_count: int = 0
-    features: UserStatistics | None = None
+    described: UserStatistics | None = None
 
 
 @dataclass(frozen=True)
 class EmbeddedUser:
-    """One user's embedding, float32 (dim,) of unit norm, and what it rests on."""
+    """One user's embeddings, float32 (dim,) of unit norm, and what they rest on.
 
-    retrieval: npt.NDArray[np.float32]
+    `rating` is None where one embedding serves both. rated_movie_ids: int64, ascending.
+    """
+
+    retrieval: Embeddings
+    rating: Embeddings | None
     rated_movie_ids: Ints
     ignored_count: int
     strategy: pb.Strategy.ValueType
 
 
 class UserEmbedder:
-    """A bundle's user side: its feature spec, its known users, and its tower."""
+    """A bundle's user side: its encoder, its known users, and its tower."""
 
     def __init__(self, manifest: Manifest, bundle: Bundle) -> None:
-        """Raises ValueError where the tower is not a LiteRT model, BundleError for a second head."""
-        if bundle.rating_embeddings is not None:
-            raise BundleError("rating_embeddings.npy: this user tower gives no rating embedding")
+        """Raises ValueError where the tower is no LiteRT model, BundleError where a head is missing."""
         self.model_version = manifest.model_version
         self._spec = bundle.features
+        self._encoder = bundle.encoder()
         self._movie_ids = bundle.catalogue.movie_ids
-        self._genres = bundle.catalogue.genre_matrix(bundle.features.genres)
         self._histories = bundle.histories
         self._golden = bundle.golden
         self._tower = UserTower(bundle.user_tower)
+        if self._tower.rates != (bundle.rating_embeddings is not None):
+            raise BundleError(
+                "of user_tower.tflite and rating_embeddings.npy one has a rating head, the other none"
+            )
 
-    def known_user(self, user_id: int, *, strict: bool) -> Profile:
-        """The ratings stored for a user; one unknown is a cold start, or UserNotFound if strict."""
+    def known_user(self, user_id: int, *, as_of: int, strict: bool) -> Profile:
+        """The ratings stored for a user, who asks at a time (seconds, UTC).
+
+        A user unknown is a cold start, or UserNotFound if strict.
+        """
         span = self._histories.span_of(user_id)
         if span is None:
             if strict:
                 raise UserNotFound(f"user_id: {user_id} is not a user of this model", field="user_id")
             return self.cold_start()
         return self._rated(
-            self._histories.movie_ids[span], self._histories.ratings[span], pb.STRATEGY_KNOWN_USER
+            self._histories.movie_ids[span],
+            self._histories.ratings[span],
+            self._histories.timestamps[span],
+            as_of,
+            pb.STRATEGY_KNOWN_USER,
         )
 
-    def rated(self, movie_ids: Ints, ratings: npt.NDArray[np.float32]) -> Profile:
-        """The ratings given, oldest first: int64 (n,), float32 (n,). Unknown movies are ignored.
+    def rated(
+        self,
+        movie_ids: Ints,
+        ratings: npt.NDArray[np.float32],
+        timestamps: Ints | None,
+        *,
+        as_of: int,
+    ) -> Profile:
+        """The ratings given, by a user who asks at a time (seconds, UTC). Unknown movies are ignored.
 
-        Raises InvalidRequest naming the first rating that is not allowed.
+        movie_ids: int64 (n,). ratings: float32 (n,). timestamps: int64 (n,), or None, and the ratings
+        come oldest first. Raises InvalidRequest naming the first rating that is not allowed.
         """
         self._check_ratings(movie_ids, ratings)
-        return self._rated(movie_ids, ratings, pb.STRATEGY_INLINE_RATINGS)
+        return self._rated(movie_ids, ratings, timestamps, as_of, pb.STRATEGY_INLINE_RATINGS)
 
     def described(self, count: int, mean: float, genre_means: Mapping[str, float]) -> Profile:
         """Aggregates of a user's ratings. Raises InvalidRequest naming what is not allowed."""
@@ -99,76 +115,70 @@ class UserEmbedder:
             self._check_scale(path, genre_mean)
             means[0, self._spec.genres.index(genre)] = genre_mean
         statistics = UserStatistics(np.array([float(count)]), np.array([mean]), means)
-        return Profile(
-            pb.STRATEGY_FEATURES,
-            _NOTHING_RATED.movie_rows,
-            _NOTHING_RATED.ratings,
-            features=statistics,
-        )
+        return Profile(pb.STRATEGY_FEATURES, described=statistics)
 
     def cold_start(self, ignored_count: int = 0) -> Profile:
         """A user of whom nothing is known: embedded as the average user."""
-        return Profile(
-            pb.STRATEGY_COLD_START,
-            _NOTHING_RATED.movie_rows,
-            _NOTHING_RATED.ratings,
-            ignored_count,
-        )
+        return Profile(pb.STRATEGY_COLD_START, ignored_count=ignored_count)
 
     def embed(self, profiles: Sequence[Profile]) -> list[EmbeddedUser]:
         """Embed n users at once; each comes out as it would alone."""
-        features = self._spec.encode_users(self._statistics(profiles))
+        features = self._encoder.encode(
+            Histories.join([profile.history for profile in profiles]),
+            {user: p.described for user, p in enumerate(profiles) if p.described},
+        )
+        retrieval, rating = self._tower.embed(features)
         return [
             EmbeddedUser(
-                embedding,
-                self._movie_ids[profile.movie_rows],
+                retrieval[user],
+                None if rating is None else rating[user],
+                np.sort(self._movie_ids[profile.history.movie_rows]),
                 profile.ignored_count,
                 profile.strategy,
             )
-            for profile, embedding in zip(profiles, self._tower.embed(features), strict=True)
+            for user, profile in enumerate(profiles)
         ]
 
     def replay(self) -> None:
         """Embed the golden users. Raises BundleError where one comes out otherwise."""
         for golden in self._golden:
             (embedded,) = self.embed([self._golden_profile(golden)])
-            golden.check_embedding(embedded.retrieval)
+            golden.check_embedding(embedded.retrieval, embedded.rating)
 
     def _golden_profile(self, golden: GoldenUser) -> Profile:
         if golden.user_id is not None:
-            return self.known_user(golden.user_id, strict=False)
+            return self.known_user(golden.user_id, as_of=golden.as_of, strict=False)
         ratings = golden.ratings or ()
         return self.rated(
             np.array([movie_id for movie_id, _ in ratings], dtype=np.int64),
             np.array([rating for _, rating in ratings], dtype=np.float32),
+            None,
+            as_of=golden.as_of,
         )
 
     def _rated(
-        self, movie_ids: Ints, ratings: npt.NDArray[np.float32], strategy: pb.Strategy.ValueType
+        self,
+        movie_ids: Ints,
+        ratings: npt.NDArray[np.float32],
+        timestamps: Ints | None,
+        as_of: int,
+        strategy: pb.Strategy.ValueType,
     ) -> Profile:
         rows = np.minimum(np.searchsorted(self._movie_ids, movie_ids), len(self._movie_ids) - 1)
-        known = self._movie_ids[rows] == movie_ids
-        ignored_count = int(len(rows) - known.sum())
-        if ignored_count == len(rows):
+        known = np.flatnonzero(self._movie_ids[rows] == movie_ids)
+        ignored_count = len(rows) - len(known)
+        if not len(known):
             return self.cold_start(ignored_count)
-        rows, ratings = rows[known], ratings[known]
-        order = np.argsort(rows)
-        return Profile(strategy, rows[order], ratings[order].astype(np.float64), ignored_count)
-
-    def _statistics(self, profiles: Sequence[Profile]) -> UserStatistics:
-        counts = [len(profile.movie_rows) for profile in profiles]
-        histories = Histories(
-            np.cumsum([0, *counts], dtype=np.int64),
-            np.concatenate([profile.movie_rows for profile in profiles]),
-            np.concatenate([profile.ratings for profile in profiles]),
+        if timestamps is not None:
+            known = known[np.argsort(timestamps[known], kind="stable")]
+        history = Histories.in_order(
+            np.array([0, len(known)]),
+            rows[known],
+            ratings[known].astype(np.float64),
+            None if timestamps is None else timestamps[known],
+            np.array([as_of]),
         )
-        statistics = UserSums.of(histories, self._genres).statistics()
-        for place, profile in enumerate(profiles):
-            if profile.features:
-                statistics.count[place] = profile.features.count[0]
-                statistics.mean[place] = profile.features.mean[0]
-                statistics.genre_means[place] = profile.features.genre_means[0]
-        return statistics
+        return Profile(strategy, history, ignored_count)
 
     def _check_ratings(self, movie_ids: Ints, ratings: npt.NDArray[np.float32]) -> None:
         if len(ratings) > MAX_RATINGS:

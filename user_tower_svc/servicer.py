@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import grpc
 import numpy as np
 
+from twotower.arrays import Ints
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
@@ -71,18 +73,22 @@ def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
         )
     if row.HasField("user_id") and row.user_id < 0:
         raise InvalidRequest(f"user_id: {row.user_id}, allowed is 0 or more", field="user_id")
+    if row.as_of < 0:
+        raise InvalidRequest(f"as_of: {row.as_of}, allowed is 0 or more", field="as_of")
+    as_of = row.as_of if row.HasField("as_of") else int(time.time())
     if has_ratings:
-        _check_timestamps(row.ratings)
         return embedder.rated(
             np.array([rating.movie_id for rating in row.ratings], dtype=np.int64),
             np.array([rating.rating for rating in row.ratings], dtype=np.float32),
+            _timestamps(row.ratings),
+            as_of=as_of,
         )
     if not row.HasField("user_id"):
         raise InvalidRequest("user_id, ratings or features: one of them is needed", field="user_id")
-    return embedder.known_user(row.user_id, strict=row.strict)
+    return embedder.known_user(row.user_id, as_of=as_of, strict=row.strict)
 
 
-def _check_timestamps(ratings: Sequence[pb.Rating]) -> None:
+def _timestamps(ratings: Sequence[pb.Rating]) -> Ints | None:
     timed = [rating.HasField("timestamp") for rating in ratings]
     if any(timed) and not all(timed):
         path = f"ratings[{timed.index(False)}].timestamp"
@@ -91,6 +97,9 @@ def _check_timestamps(ratings: Sequence[pb.Rating]) -> None:
         if rating.timestamp < 0:
             path = f"ratings[{place}].timestamp"
             raise InvalidRequest(f"{path}: {rating.timestamp}, allowed is 0 or more", field=path)
+    if not any(timed):
+        return None
+    return np.array([rating.timestamp for rating in ratings], dtype=np.int64)
 
 
 def _compute(embedder: UserEmbedder, profiles: list[Profile]) -> list[pb.UserEmbedding]:
@@ -102,6 +111,7 @@ def _compute(embedder: UserEmbedder, profiles: list[Profile]) -> list[pb.UserEmb
 def _to_proto(user: EmbeddedUser, model_version: str) -> pb.UserEmbedding:
     return pb.UserEmbedding(
         retrieval=user.retrieval.tolist(),
+        rating=None if user.rating is None else user.rating.tolist(),
         model_version=model_version,
         rated_movie_ids=user.rated_movie_ids.tolist(),
         ignored_count=user.ignored_count,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
-from twotower.features import FeatureRows
+from twotower.arrays import Embeddings, FeatureRows
+from twotower.bundle import RATING, RETRIEVAL
 
-Embeddings = npt.NDArray[np.float32]
+
+class UserEmbeddings(NamedTuple):
+    """What a user tower gives: float32 (n, dim) of unit norm each; `rating` where it has that head."""
+
+    retrieval: Embeddings
+    rating: Embeddings | None
 
 
 class UserTower:
@@ -21,25 +25,19 @@ class UserTower:
         """`model`: the content of `user_tower.tflite`. Raises ValueError where it is not one."""
         self._model = model
         self._of_thread = threading.local()
-        self._interpreter()
+        self.rates: Final = RATING in self._runner().get_output_details()
 
-    def embed(self, features: FeatureRows) -> Embeddings:
-        """Embed n users: float32 (n, features) to float32 (n, dim) of unit norm."""
-        interpreter = self._interpreter()
-        (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-        if tuple(given["shape"]) != features.shape:
-            interpreter.resize_tensor_input(given["index"], features.shape)
-            interpreter.allocate_tensors()
-        interpreter.set_tensor(given["index"], features)
-        interpreter.invoke()
-        embeddings: Embeddings = interpreter.get_tensor(made["index"])
-        return embeddings
+    def embed(self, features: FeatureRows) -> UserEmbeddings:
+        """Embed n users: float32 (n, width) to float32 (n, dim) of unit norm, for each head."""
+        runner = self._runner()
+        (name,) = runner.get_input_details()
+        made = runner(**{name: features})
+        return UserEmbeddings(made[RETRIEVAL], made.get(RATING))
 
-    def _interpreter(self) -> Any:
-        interpreter = getattr(self._of_thread, "interpreter", None)  # it is not thread-safe
-        if interpreter is None:
+    def _runner(self) -> Any:
+        runner = getattr(self._of_thread, "runner", None)  # it is not thread-safe
+        if runner is None:
             # One thread each: the batch is small, and the service's threads already fill the cores.
             interpreter = Interpreter(model_content=self._model, num_threads=1)
-            interpreter.allocate_tensors()
-            self._of_thread.interpreter = interpreter
-        return interpreter
+            runner = self._of_thread.runner = interpreter.get_signature_runner()
+        return runner

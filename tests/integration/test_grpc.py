@@ -208,6 +208,7 @@ def test_a_search_that_is_not_allowed(
     [
         ({}, "user_id", "user_id, ratings or features"),
         ({"user_id": -1}, "user_id", "-1, allowed is 0 or more"),
+        ({"user_id": 1, "as_of": -(2**63)}, "as_of", "allowed is 0 or more"),
         ({"ratings": [{"movie_id": -1, "rating": 3}]}, "ratings[0].movie_id", "-1"),
         ({"ratings": [{"movie_id": 1}]}, "ratings[0].rating", "0, allowed are 0.5 to 5"),
         ({"ratings": [{"movie_id": 1, "rating": float("nan")}]}, "ratings[0].rating", "nan"),

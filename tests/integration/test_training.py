@@ -21,12 +21,15 @@ from rich.console import Console
 from builders import forge
 from conftest import Trained
 from services import ROOT, wait_until
+from training.config import load_recipe
+from training.movielens import EMBEDDED
 from training.report import Reporter
 from training.results import Results
-from twotower.bundle import list_versions, read_bundle, write_bundle
+from twotower.bundle import RETRIEVAL, list_versions, read_bundle, write_bundle
 from twotower.errors import SettingsError, TooFewRatings
 from twotower.manifest import read_manifest
 from twotower.promotion import read_current
+from twotower.statistics import MovieSums
 
 
 def _training(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,15 +111,13 @@ def test_served_movies_are_what_the_item_tower_gives(trained: Trained) -> None:
     _, bundle = read_bundle(trained.bundles, trained.first)
     tower = keras.models.load_model(trained.bundles / trained.first / "item_tower.keras")
     catalogue = bundle.catalogue
-    from twotower.features import MovieSums  # noqa: PLC0415
-
     totals = np.nan_to_num(catalogue.mean_ratings) * catalogue.rating_counts
     rows = bundle.features.encode_movies(
         MovieSums(catalogue.rating_counts.astype(np.float64), totals),
         catalogue.years,
         catalogue.genre_matrix(bundle.features.genres),
     )
-    assert np.abs(tower(rows).numpy() - bundle.item_embeddings).max() <= 1e-5
+    assert np.abs(tower(rows)[RETRIEVAL].numpy() - bundle.item_embeddings).max() <= 1e-5
 
 
 def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
@@ -229,6 +230,27 @@ def test_recipes_of_one_name_are_not_mixed(trained: Trained, tmp_path: Path) -> 
             [0],
             Reporter(Console(quiet=True)),
         )
+
+
+def test_tune_finds_a_recipe_that_train_takes(trained: Trained, tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(
+        trained.recipe.read_text()
+        + 'tune."fit.learning_rate" = { low = 1e-3, high = 1e-2, log = true }\n'
+    )
+    paths = ("--journal", tmp_path / "own.journal", "--out", tmp_path / "tuned.toml")
+    for trials in (1, 2):
+        answer = _training(
+            *("tune", "--data", trained.data, "--recipe", recipe, "--trials", trials), *paths
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert re.search(rf"^trial {trials - 1}: \d\.\d{{4}}$", answer.stdout, re.MULTILINE)
+        assert answer.stdout.count("trial ") == 1
+        assert f"the best of {trials} trials: rmse" in answer.stdout
+    tuned = load_recipe(str(tmp_path / "tuned.toml"))
+    assert 1e-3 <= tuned.fit.learning_rate <= 1e-2
+    answer = _training("tune", "--data", EMBEDDED, "--recipe", recipe, *paths)
+    assert "holds trials of another recipe or data set" in _one_line(answer)
 
 
 def test_evaluate_says_what_is_not_installed(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

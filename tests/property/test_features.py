@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from builders import LAW, RATING_SCALE
-from twotower.features import (
-    Bools,
-    FeatureSpec,
-    Histories,
-    MovieSums,
-    UserStatistics,
-    UserSums,
-)
+from twotower.arrays import Bools
+from twotower.features import FeatureSpec
+from twotower.histories import Histories
+from twotower.statistics import MovieSums, UserStatistics, UserSums
 
 half_steps = st.integers(1, 10).map(lambda halves: halves / 2)
 Rated = list[tuple[int, float]]
@@ -32,7 +28,7 @@ class World:
     def histories(self, users: list[Rated] | None = None) -> Histories:
         users = self.users if users is None else users
         ratings = [rating for user in users for rating in user]
-        return Histories(
+        return Histories.in_order(
             np.cumsum([0, *map(len, users)], dtype=np.int64),
             np.array([row for row, _ in ratings], dtype=np.int64),
             np.array([rating for _, rating in ratings], dtype=np.float64),

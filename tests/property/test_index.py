@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import LAW, rank, unit_rows
-from retrieval_svc.index import Embeddings, ExactIndex, Hits
+from retrieval_svc.index import ExactIndex, Hits
+from twotower.arrays import Embeddings
 
 
 @dataclass(frozen=True)

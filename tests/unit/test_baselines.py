@@ -10,12 +10,12 @@ import pytest
 
 from training import baselines
 from training.baselines import LIKED, bias, ease, hgb, ials, item_knn, mean, popular, svd
+from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.pipeline import BASELINES, RANKERS, RATERS
 from training.splits import Fold
-from training.statistics import MovieContent
-from twotower.features import FeatureRows, Floats
+from twotower.arrays import FeatureRows, Floats
 
 _SCALE = (0.5, 5.0)
 _USERS, _MORE_USERS, _MOVIES = 24, 60, 40

@@ -19,7 +19,8 @@ from numpy.testing import assert_array_equal
 
 import builders
 from builders import Trap, damage, disk_is_full, forge, make_bundle, write
-from twotower.bundle import Bundle, Embeddings, list_versions, read_bundle
+from twotower.arrays import Embeddings
+from twotower.bundle import Bundle, list_versions, read_bundle
 from twotower.errors import BundleError
 from twotower.files import check_writable
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
@@ -308,8 +309,8 @@ def test_a_pickled_array_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"format_version": 2}, "format_version is 2; this release reads 1 only"),
-        ({"format_version": 0}, "format_version is 0; this release reads 1 only"),
+        ({"format_version": 3}, "format_version is 3; this release reads 2 only"),
+        ({"format_version": 0}, "format_version is 0; this release reads 2 only"),
         ({"embedding_dim": 9}, "has dimension 8, the manifest says 9"),
         ({"feature_spec_digest": "0" * 64}, "features.json is not the manifest's feature_spec_digest"),
     ],
@@ -568,8 +569,8 @@ RECORDED = np.array(USER.retrieval, dtype=np.float32)
 
 
 def test_a_golden_user_accepts_what_was_recorded() -> None:
-    USER.check_embedding(RECORDED)
-    USER.check_embedding(RECORDED + np.float32(EMBEDDING_TOLERANCE / 2))
+    USER.check_embedding(RECORDED, None)
+    USER.check_embedding(RECORDED + np.float32(EMBEDDING_TOLERANCE / 2), None)
     USER.check_top(USER.top_movie_ids, USER.top_scores)
 
 
@@ -578,7 +579,7 @@ def test_a_golden_user_accepts_what_was_recorded() -> None:
 )
 def test_a_golden_user_refuses_another_embedding(replayed: np.ndarray) -> None:
     with pytest.raises(BundleError, match="golden request of user 3: the embedding differs"):
-        USER.check_embedding(replayed)
+        USER.check_embedding(replayed, None)
 
 
 @pytest.mark.parametrize("both", [{"user_id": None}, {"ratings": ()}])

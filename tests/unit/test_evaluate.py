@@ -18,8 +18,8 @@ from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.pipeline import RANKERS, RATERS
 from training.splits import Fold, Protocol, temporal
+from twotower.arrays import FeatureRows, Floats, Ints
 from twotower.errors import TrainingError
-from twotower.features import FeatureRows, Floats, Ints
 
 _SCALE = (1.0, 5.0)
 _MOVIES = 14

@@ -7,19 +7,16 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from builders import GENRES, make_bundle
-from twotower.features import (
-    FeatureSpec,
-    Histories,
-    MovieSums,
-    Scaling,
-    UserStatistics,
-    UserSums,
-)
+from twotower.features import FeatureSpec, Scaling
+from twotower.histories import Histories
+from twotower.statistics import MovieSums, UserStatistics, UserSums
 
 # Two movies of Action and Drama, one of Drama alone, one of no genre.
 MOVIE_GENRES = np.array([[1, 1], [0, 1], [0, 0]], dtype=np.bool_)
 # One user rated all three movies, one nothing, one the last movie.
-HISTORIES = Histories(np.array([0, 3, 3, 4]), np.array([0, 1, 2, 2]), np.array([5.0, 2.0, 3.5, 1.0]))
+HISTORIES = Histories.in_order(
+    np.array([0, 3, 3, 4]), np.array([0, 1, 2, 2]), np.array([5.0, 2.0, 3.5, 1.0])
+)
 YEARS = np.array([1995.0, np.nan, 2005.0])
 
 
@@ -31,6 +28,8 @@ def plain_spec(*, damping: float = 2.0, low: float = 0.5, high: float = 5.0) -> 
         global_mean=3.0,
         damping=damping,
         year_mean=2000.0,
+        rating_at_zero=(low + high) / 2,
+        rating_per_cosine=(high - low) / 2 or 1.0,
         user_scaling=Scaling(mean=(0.0,) * 6, deviation=(1.0,) * 6),
         movie_scaling=Scaling(mean=(0.0,) * 6, deviation=(1.0,) * 6),
     )

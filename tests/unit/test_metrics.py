@@ -25,7 +25,7 @@ from training.metrics import (
     self_information,
     top_k,
 )
-from twotower.features import Bools, FeatureRows, Floats, Ints
+from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 _MOVIES, _USERS, _K = 60, 40, 10
 

@@ -10,7 +10,7 @@ from training.interactions import Interactions
 from training.methods import Fitted
 from training.movielens import Dataset
 from training.samples import Sample, movie_titles, sample
-from twotower.features import FeatureRows, Floats, Ints
+from twotower.arrays import FeatureRows, Floats, Ints
 
 _MOVIES = 40
 

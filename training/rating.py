@@ -1,0 +1,173 @@
+"""Fitting towers to ratings, by squared error on the cosine that stands for the rating."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.config import FitConfig, Recipe, Watch
+from training.interactions import Interactions
+from training.rating_factors import RatingFactors
+from training.statistics import Inputs, Statistics
+from training.towers import Skip, build_correction, build_tower, join_towers, to_unit_norm
+from twotower.arrays import Floats
+from twotower.errors import TrainingError
+
+_LAST_RATE: Final = 0.05
+_BATCHES_AT_ONCE: Final = 256
+"""Encoded together, and run by TensorFlow between two returns to Python."""
+_SCALED_BY: Final = 20_000
+"""Ratings by which the towers' inputs are scaled."""
+_PREDICTED_AT_ONCE: Final = 4_096
+
+
+class RatingTowers(NamedTuple):
+    """Two fitted towers, (n, dim) of unit norm, and how many epochs their weights have seen."""
+
+    user: keras.Model
+    item: keras.Model
+    epochs: int
+
+
+def fit_rating(
+    statistics: Statistics,
+    recipe: Recipe,
+    *,
+    seed: int,
+    validation: Interactions | None,
+    epochs: int | None,
+    watch: Watch,
+) -> RatingTowers:
+    """Fit two towers to the ratings of a training part, each encoded without itself.
+
+    With `validation`, training stops early, and the weights are those of the best epoch; without,
+    it runs for `epochs` (default: the recipe's maximum). Raises TrainingError where the loss is no
+    number any more.
+    """
+    config = recipe.fit
+    epochs = epochs or config.max_epochs
+    user, item = _build(statistics, recipe)
+    model = join_towers(user, item)
+    run = _runner(
+        model, _optimizer(config, epochs * math.ceil(len(statistics.train) / config.batch_size))
+    )
+    random = np.random.default_rng(seed)
+    held_out = _held_out(statistics, validation) if validation else None
+    scale = statistics.spec.rating_per_cosine
+    best, least, weights = 0, math.inf, model.get_weights()
+    with watch("ratings", epochs, "RMSE") as on_epoch:
+        for epoch in range(1, epochs + 1):
+            squares = sum(
+                float(run(*inputs, targets, config.batch_size)) * len(targets)
+                for inputs, targets in shuffled(statistics, config.batch_size, random)
+            )
+            error = scale * math.sqrt(squares / len(statistics.train))
+            held_out_error = scale * _rmse(model, *held_out) if held_out else None
+            judged = error if held_out_error is None else held_out_error
+            if not math.isfinite(judged):
+                raise TrainingError(
+                    f"the loss is not finite after epoch {epoch}: the recipe's learning_rate of "
+                    f"{config.learning_rate:g} may be too high"
+                )
+            on_epoch(epoch, error, held_out_error)
+            if held_out_error is None or judged < least:
+                best, least, weights = epoch, judged, model.get_weights()
+            if epoch - best >= (config.patience or epochs):
+                break
+    model.set_weights(weights)
+    return RatingTowers(user, item, best)
+
+
+def shuffled(
+    statistics: Statistics, batch_size: int, random: np.random.Generator
+) -> Iterator[tuple[Inputs, Floats]]:
+    """All ratings of a training part once, in new order: both towers' inputs, and targets (m,)."""
+    order = random.permutation(len(statistics.train))
+    size = batch_size * _BATCHES_AT_ONCE
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
+        scaled = statistics.spec.scale_ratings(statistics.train.ratings[places])
+        yield statistics.leaving_out(places), scaled.astype(np.float32)
+
+
+def _optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = config.learning_rate
+    if config.patience is None:
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=_LAST_RATE)
+    if config.weight_decay:
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    return keras.optimizers.Adam(rate)
+
+
+def _runner(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Any:
+    """What takes one gradient step for each batch of the rows given, and returns the mean loss."""
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def run(users: tf.Tensor, movies: tf.Tensor, targets: tf.Tensor, size: int) -> tf.Tensor:
+        rows = tf.shape(targets)[0]
+        total = tf.constant(0.0)
+        for start in tf.range(0, rows, size):
+            stop = tf.minimum(start + size, rows)
+            with tf.GradientTape() as tape:
+                cosines = model([users[start:stop], movies[start:stop]], training=True)[:, 0]
+                loss = tf.reduce_mean(tf.square(cosines - targets[start:stop]))
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+            total += loss * tf.cast(stop - start, tf.float32)
+        return total / tf.cast(rows, tf.float32)
+
+    return run
+
+
+def _rmse(model: keras.Model, inputs: Inputs, targets: Floats) -> float:
+    users, movies = inputs
+    errors = [
+        model([users[start:stop], movies[start:stop]])[:, 0].numpy() - targets[start:stop]
+        for start in range(0, len(targets), _PREDICTED_AT_ONCE)
+        for stop in [start + _PREDICTED_AT_ONCE]
+    ]
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
+
+
+def _build(statistics: Statistics, recipe: Recipe) -> tuple[keras.Model, keras.Model]:
+    """Towers of dense layers alone, or such that correct what the factors predict."""
+    factors = statistics.factors
+    if factors is None:
+        spec = statistics.spec
+        return (
+            build_tower("user", spec.user_width, recipe.towers),
+            build_tower("item", spec.movie_width, recipe.towers),
+        )
+    sample = np.linspace(0, len(statistics.train) - 1, _SCALED_BY).astype(np.int64)
+    rows = statistics.leaving_out(np.unique(sample))
+    skips = _skips(statistics, factors, recipe.towers.dim - 2)
+    user, item = (
+        build_correction(name, recipe.towers, skip, part, dropout=recipe.fit.dropout)
+        for name, skip, part in zip(("user_rating", "item_rating"), skips, rows, strict=True)
+    )
+    return to_unit_norm(user, "user", exact=True), to_unit_norm(item, "item", exact=True)
+
+
+def _skips(statistics: Statistics, factors: RatingFactors, out: int) -> tuple[Skip, Skip]:
+    """[constant, factors] of users against [base / constant, factors] of movies."""
+    r = factors.movies.shape[1]
+    of_user = np.zeros((r + statistics.spec.user_width, out))
+    of_user[:r, 1 : r + 1] = np.eye(r) * factors.user_scale
+    constant = np.zeros(out)
+    constant[0] = factors.constant * factors.user_scale
+    of_movie = np.zeros((statistics.spec.movie_width + 1 + r, out))
+    of_movie[-r - 1, 0] = factors.movie_scale / factors.constant
+    of_movie[-r:, 1 : r + 1] = np.eye(r) * factors.movie_scale
+    return Skip(of_user, constant), Skip(of_movie, np.zeros(out))
+
+
+def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
+    users = statistics.encoder().encode_for_rating(statistics.train.histories())
+    inputs = users[held_out.user_rows], statistics.movie_rows[held_out.movie_rows]
+    return inputs, statistics.spec.scale_ratings(held_out.ratings)

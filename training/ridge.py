@@ -1,0 +1,123 @@
+"""Ridge regressions of many groups at once, their prior learned from all of them.
+
+A group's coefficients are drawn from a normal distribution around a mean (empirical Bayes: Efron and
+Morris, 1973), which is estimated by expectation maximisation (Dempster, Laird and Rubin, 1977).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from twotower.arrays import Floats, Ints
+
+_INDEPENDENT: Final = 0.1
+"""How much of the estimated covariance is taken without its correlations, which few groups overstate."""
+_CONTENT_PENALTY: Final = 10.0
+_CONTENT_TRUST: Final = 5.0
+"""How many rows a group must have for its coefficients to count half of what they could."""
+_NUMBERS_AT_ONCE: Final = 2**25
+"""In the matrices of groups that are held together (of 8 bytes)."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of coefficients before any row.
+
+    mean: float64 (groups, k). precision: float64 (k, k), the inverse covariance in units of the noise's.
+    """
+
+    mean: Floats
+    precision: Floats
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Rows of many regressions: targets (n,) on design (n, k), each of a group (n,)."""
+
+    groups: Ints
+    design: Floats
+    targets: Floats
+
+    def learn_prior(
+        self, prior: Prior, *, noise: float, steps: int, content: Floats | None = None
+    ) -> Prior:
+        """Estimate a prior from these groups, in some steps from a first guess.
+
+        noise: the variance of a target. content: float64 (groups, c), what the mean is regressed on;
+        without it, all groups share one. Learned from some of the groups where they are very many.
+        """
+        spans = self._spans(self._some_groups(len(prior.mean), prior.precision.shape[0]))
+        grams, moments = self._moments(spans)
+        groups = np.array([group for group, _ in spans])
+        counts = np.array([len(rows) for _, rows in spans], dtype=np.float64)
+        for _ in range(steps):
+            covariances = np.linalg.inv(grams + prior.precision)
+            means = prior.mean[groups]
+            coefficients = np.einsum("gkl,gl->gk", covariances, moments + means @ prior.precision)
+            mean = _mean(coefficients, counts, groups, len(prior.mean), content)
+            deviations = coefficients - mean[groups]
+            covariance = (deviations.T @ deviations + noise * covariances.sum(axis=0)) / len(groups)
+            covariance -= _INDEPENDENT * (covariance - np.diag(np.diag(covariance)))
+            prior = Prior(mean, noise * np.linalg.inv(covariance))
+        return prior
+
+    def coefficients(self, prior: Prior) -> tuple[Floats, Floats]:
+        """The most probable coefficients: of each group, (groups, k); and of each row's group had it
+        not had that row, (n, k), which is exact for a given prior.
+        """  # noqa: D205
+        of_group = prior.mean.copy()
+        without = np.empty_like(self.design)
+        for span in self._batches(self._spans(np.arange(len(prior.mean)))):
+            grams, moments = self._moments(span)
+            covariances = np.linalg.inv(grams + prior.precision)
+            for place, (group, rows) in enumerate(span):
+                pull = moments[place] + prior.precision @ prior.mean[group]
+                of_group[group] = covariances[place] @ pull
+                reach = self.design[rows] @ covariances[place]
+                missed = self.targets[rows] - self.design[rows] @ of_group[group]
+                leverage = (reach * self.design[rows]).sum(axis=1)
+                # Sherman and Morrison, 1950
+                without[rows] = of_group[group] - reach * (missed / (1 - leverage))[:, None]
+        return of_group, without
+
+    def _spans(self, groups: Ints) -> list[tuple[int, Ints]]:
+        order = np.argsort(self.groups, kind="stable")
+        bounds = np.searchsorted(self.groups[order], [groups, groups + 1])
+        return [
+            (int(group), order[start:stop])
+            for group, start, stop in zip(groups, *bounds, strict=True)
+            if stop > start
+        ]
+
+    def _some_groups(self, groups: int, width: int) -> Ints:
+        most = max(_NUMBERS_AT_ONCE // width**2, 1)
+        return np.unique(np.linspace(0, groups - 1, min(groups, most)).round().astype(np.int64))
+
+    def _batches(self, spans: list[tuple[int, Ints]]) -> Iterator[list[tuple[int, Ints]]]:
+        size = max(_NUMBERS_AT_ONCE // self.design.shape[1] ** 2, 1)
+        return (spans[start : start + size] for start in range(0, len(spans), size))
+
+    def _moments(self, spans: list[tuple[int, Ints]]) -> tuple[Floats, Floats]:
+        width = self.design.shape[1]
+        grams, moments = np.empty((len(spans), width, width)), np.empty((len(spans), width))
+        for place, (_, rows) in enumerate(spans):
+            design = self.design[rows]
+            grams[place] = design.T @ design
+            moments[place] = design.T @ self.targets[rows]
+        return grams, moments
+
+
+def _mean(
+    coefficients: Floats, counts: Floats, groups: Ints, total: int, content: Floats | None
+) -> Floats:
+    if content is None:
+        return np.tile(coefficients.mean(axis=0), (total, 1))
+    trust = (counts / (counts + _CONTENT_TRUST))[:, None]
+    known = content[groups]
+    normal = known.T @ (known * trust) + _CONTENT_PENALTY * np.eye(content.shape[1])
+    mean: Floats = content @ np.linalg.solve(normal, (known * trust).T @ coefficients)
+    return mean

@@ -1,0 +1,118 @@
+"""Which movies are liked after which: ridge regressions of the movies on each other, in closed form.
+
+As EASE (Steck, 2019), but asymmetric: pairs of a user's ratings that lie close in time count more than
+those far apart, and what was rated after counts more than what was rated before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import lapack
+
+from training.config import RetrievalConfig
+from twotower.arrays import Bools, FeatureRows, Ints
+from twotower.errors import TrainingError
+from twotower.features import HistorySpec, best_scores
+from twotower.histories import Histories
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sums over pairs of a user's ratings, both movies of those kept: float32 (kept, kept)."""
+
+    gram: FeatureRows
+    cross: FeatureRows
+
+    @classmethod
+    def of(
+        cls, histories: Histories, users: Ints, kept: Ints, history: HistorySpec, config: RetrievalConfig
+    ) -> Self:
+        """Sum over some of the users. kept: int64, the movies' rows."""
+        gram = np.zeros((len(kept), len(kept)), dtype=np.float32)
+        cross = np.zeros_like(gram)
+        place = _places(kept, int(max(histories.movie_rows.max(initial=0), kept.max())) + 1)
+        inputs = history.values(histories.ratings)
+        liked, disliked = histories.ratings >= history.liked, histories.ratings < history.disliked
+        targets = np.where(liked, 1.0, np.where(disliked, 0.0, config.neutral_target))
+        for user in users:
+            span = slice(int(histories.offsets[user]), int(histories.offsets[user + 1]))
+            rows = place[histories.movie_rows[span]]
+            chosen = rows >= 0
+            ages = histories.ages[span][chosen]
+            later = ages[:, None] - ages  # how many ratings later the second of a pair came
+            near = config.far_weight + (1 - config.far_weight) * np.exp(-np.abs(later) / config.near)
+            near *= inputs[span][chosen][:, None]
+            where = np.ix_(rows[chosen], rows[chosen])
+            gram[where] += near * inputs[span][chosen]
+            cross[where] += near * (1 + config.forward * np.sign(later)) * targets[span][chosen]
+        return cls(gram, cross)
+
+    @classmethod
+    def total(cls, parts: Iterable[Self]) -> Self:
+        """The sums over several parts of the users."""
+        parts = list(parts)
+        gram, cross = np.zeros_like(parts[0].gram), np.zeros_like(parts[0].cross)
+        for part in parts:
+            gram += part.gram
+            cross += part.cross
+        return cls(gram, cross)
+
+    def without(self, part: Self) -> Self:
+        """The sums over all users but those of a part."""
+        return type(self)(self.gram - part.gram, self.cross - part.cross)
+
+    def solve(self, penalty: float) -> FeatureRows:
+        """Every movie's ridge regression on all the others: float32 (kept, kept), 0 in the diagonal.
+
+        Raises TrainingError where the penalty is too small for what is summed.
+        """
+        penalised = self.gram + penalty * np.eye(len(self.gram), dtype=np.float32)
+        factor, failed = lapack.spotrf(penalised, lower=1)
+        if failed:
+            raise TrainingError(f"movies' regressions cannot be solved at a penalty of {penalty:g}")
+        lower, _ = lapack.spotri(factor, lower=1)
+        inverse = np.tril(lower) + np.tril(lower, -1).T
+        table: FeatureRows = inverse @ self.cross
+        table -= inverse * (np.diag(table) / np.diag(inverse))
+        np.fill_diagonal(table, 0)
+        return table
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores every kept movie for users, as well as the closed form can, without any limit of dimension.
+
+    table: float32 (kept, kept). genres: float32 (kept, genres), each row divided by the root of its sum.
+    """
+
+    kept: Ints
+    table: FeatureRows
+    genres: FeatureRows
+    spec: HistorySpec
+
+    def scores(self, histories: Histories, all_genres: Bools) -> FeatureRows:
+        """What users will like next: float32 (n, kept). all_genres: bool (movies, genres)."""
+        raw = self.follow(histories, len(all_genres))
+        shares = self.spec.genre_shares(histories, all_genres).astype(np.float32)
+        scores: FeatureRows = raw / best_scores(raw) + shares @ self.genres.T
+        return scores
+
+    def follow(self, histories: Histories, movies: int) -> FeatureRows:
+        """What follows the rated movies, the newest counting most: float32 (n, kept)."""
+        weights = self.spec.successor_weights(histories).astype(np.float32)
+        bag = sp.csr_matrix(
+            (weights, (histories.users, histories.movie_rows)), shape=(len(histories), movies)
+        )
+        follow: FeatureRows = bag[:, self.kept] @ self.table
+        return follow
+
+
+def _places(kept: Ints, movies: int) -> Ints:
+    places = np.full(movies, -1, dtype=np.int64)
+    places[kept] = np.arange(len(kept))
+    return places

@@ -1,0 +1,139 @@
+"""Users' rating histories, and what can be summed or solved over each of them.
+
+Every function works on n histories at once, and gives each the same row as it would get alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+import numpy as np
+
+from twotower.arrays import FeatureRows, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The ratings of n users, one user after the other, each user's in any order.
+
+    offsets: int64 (n + 1,), user i's ratings lie at offsets[i]:offsets[i + 1].
+    movie_rows: int64 (ratings,), row numbers of the catalogue.
+    ratings: float64 (ratings,).
+    ages: float64 (ratings,), how many ratings the user has given since.
+    idle: float64 (n,), seconds since the user's last rating; 0 where that is not known.
+    """
+
+    offsets: Ints
+    movie_rows: Ints
+    ratings: Floats
+    ages: Floats
+    idle: Floats
+
+    @classmethod
+    def in_order(
+        cls,
+        offsets: Ints,
+        movie_rows: Ints,
+        ratings: Floats,
+        timestamps: Ints | None = None,
+        asked_at: Ints | None = None,
+    ) -> Self:
+        """Each user's ratings, oldest first; without timestamps (ratings,) no two at the same time.
+
+        asked_at: int64 (n,), the time as of which users are looked at; without, just after their last
+        rating.
+        """
+        idle = np.zeros(len(offsets) - 1)
+        if timestamps is not None and asked_at is not None:
+            rated = offsets[1:] > offsets[:-1]
+            idle[rated] = np.maximum(asked_at[rated] - timestamps[offsets[1:][rated] - 1], 0)
+        return cls(offsets, movie_rows, ratings, _ages(offsets, timestamps), idle)
+
+    @classmethod
+    def join(cls, histories: list[Self]) -> Self:
+        """Several users' histories, one after the other."""
+        counts = np.concatenate([np.zeros(1, np.int64), *(each.counts for each in histories)])
+        return cls(
+            np.cumsum(counts),
+            np.concatenate([each.movie_rows for each in histories]),
+            np.concatenate([each.ratings for each in histories]),
+            np.concatenate([each.ages for each in histories]),
+            np.concatenate([each.idle for each in histories]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Ints:
+        """How many ratings each user has: int64 (n,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def users(self) -> Ints:
+        """The number of the user of each rating: int64 (ratings,)."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+
+NO_RATINGS = Histories(
+    np.zeros(2, np.int64), np.empty(0, np.int64), np.empty(0), ages=np.empty(0), idle=np.zeros(1)
+)
+"""One user who has rated nothing."""
+
+
+def segment_sums(values: Floats, offsets: Ints) -> Floats:
+    """Sums of consecutive segments: (ratings, ...) to (n, ...), 0 for an empty segment."""
+    sums = np.zeros((len(offsets) - 1, *values.shape[1:]))
+    filled = np.flatnonzero(np.diff(offsets))
+    if len(filled):
+        # reduceat cannot express an empty segment; between filled ones there is nothing to skip
+        sums[filled] = np.add.reduceat(values, offsets[filled], axis=0)
+    return sums
+
+
+def weighted_rows(offsets: Ints, weights: Floats, rows: Ints, table: FeatureRows) -> FeatureRows:
+    """Weighted sums of a table's rows over each segment: float32 (n, columns).
+
+    weights, rows: (ratings,), rows of the table (movies, columns).
+    """
+    sums = np.empty((len(offsets) - 1, table.shape[1]), dtype=np.float32)
+    single = weights.astype(np.float32)
+    for segment, (start, stop) in enumerate(pairwise(offsets)):
+        np.matmul(single[start:stop], table[rows[start:stop]], out=sums[segment])
+    return sums
+
+
+def weighted_ridge(
+    offsets: Ints, design: Floats, targets: Floats, weights: Floats, precision: Floats
+) -> tuple[Floats, Floats]:
+    """The most probable coefficients of each segment's targets, prior mean 0: (n, k).
+
+    design: (rows, k). targets, weights: (rows,). precision: (k, k), of the prior, in units of the
+    noise's. Also the inverse of each segment's posterior precision, (n, k, k).
+    """
+    grams = np.empty((len(offsets) - 1, *precision.shape))
+    moments = np.empty(grams.shape[:2])
+    for segment, (start, stop) in enumerate(pairwise(offsets)):
+        weighted = design[start:stop] * weights[start:stop, None]
+        grams[segment] = weighted.T @ design[start:stop]
+        moments[segment] = weighted.T @ targets[start:stop]
+    covariances = np.asarray(np.linalg.inv(grams + precision), dtype=np.float64)
+    coefficients: Floats = np.einsum("nkl,nl->nk", covariances, moments)
+    return coefficients, covariances
+
+
+def _ages(offsets: Ints, timestamps: Ints | None) -> Floats:
+    """Ratings at the same time share their mean place: which of them came first is not known."""
+    counts = np.diff(offsets)
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+    ages: Floats = np.repeat(counts, counts) - 1.0 - places
+    if timestamps is None:
+        return ages
+    begins = np.ones(len(places), dtype=np.bool_)
+    begins[1:] = (np.diff(timestamps) != 0) | (places[1:] == 0)
+    moment = np.cumsum(begins) - 1
+    means = np.bincount(moment, weights=ages) / np.bincount(moment)
+    shared: Floats = means[moment]
+    return shared
