@@ -33,10 +33,10 @@ fit.patience = 1
 _USERS = 40
 _FASTER = {
     "hidden = [256, 128]": "hidden = [32, 16]",
-    "max_epochs = 3": "max_epochs = 2",
+    "max_epochs = 4": "max_epochs = 2",
     "svd = 32": "svd = 8",
     "factors = 20": "factors = 6",
-    "landmarks = 512": "landmarks = 300",
+    "landmarks = 1024": "landmarks = 300",
     "examples = 8000": "examples = 500",
 }
 """What is changed in the shipped recipe of two heads for data as small as these."""

@@ -23,6 +23,7 @@ from twotower.features import genre_directions
 _FIRST_DECADE: Final = 1920
 _DECADES: Final = 11
 _LEAST_MOMENT: Final = 1e-3
+_BATCHES_AT_ONCE: Final = 8
 _LEAST_LENGTH: Final = 1e-6
 
 
@@ -48,7 +49,7 @@ def place_movies(
     """
     described = _describe(content)
     dense = _fit_content(described[known], learned, towers, config)
-    placed = dense.predict(described, verbose=0).astype(np.float64)
+    placed = dense(described).numpy().astype(np.float64)
     missed, seen = learned - placed[known], evidence[known]
     normal = seen.T @ seen + _LEAST_MOMENT * np.eye(seen.shape[1])
     own = evidence @ np.linalg.solve(normal, seen.T @ missed) - config.caution * placed
@@ -91,7 +92,7 @@ def _fit_content(
         "item_content", towers, Skip(kernel, mean), described, dropout=config.dropout
     )
     optimizer = keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay)
-    dense.compile(optimizer, "mse")
+    dense.compile(optimizer, "mse", steps_per_execution=_BATCHES_AT_ONCE)
     dense.fit(described, vectors, config.batch_size, config.epochs, verbose=0)
     return dense
 

@@ -24,6 +24,7 @@ from twotower.histories import weighted_ridge
 
 LONGEST: Final = 0.98
 """How long a vector may be before it is brought to unit norm."""
+_RATINGS_AT_ONCE: Final = 2**13
 _NEARLY_ALL: Final = 0.999
 _TINY: Final = 1e-6
 """What does not deviate by more is divided by this."""
@@ -184,11 +185,14 @@ def _without_each(
     """Each rating's user's factors had there not been that rating: (n, r)."""
     offsets = train.histories().offsets
     of_user, covariances = weighted_ridge(offsets, factors, surprises, weights, precision)
-    users = train.user_rows
-    reach = np.einsum("nk,nkl->nl", factors, covariances[users])
-    missed = surprises - (factors * of_user[users]).sum(axis=1)
-    leverage = weights * (reach * factors).sum(axis=1)
-    without: Floats = of_user[users] - reach * (weights * missed / (1 - leverage))[:, None]
+    without = of_user[train.user_rows]
+    for start in range(0, len(train), _RATINGS_AT_ONCE):
+        some = slice(start, start + _RATINGS_AT_ONCE)
+        rows = factors[some]
+        reach = np.einsum("nk,nkl->nl", rows, covariances[train.user_rows[some]])
+        missed = surprises[some] - (rows * without[some]).sum(axis=1)
+        leverage = weights[some] * (reach * rows).sum(axis=1)
+        without[some] -= reach * (weights[some] * missed / (1 - leverage))[:, None]
     return without
 
 

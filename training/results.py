@@ -60,6 +60,7 @@ class Results:
         self._runs = runs
         self._movies = movies
         self._split_digests = split_digests
+        self._intervals: dict[tuple[str, str, str, str | None], Interval | None] = {}
 
     @property
     def protocols(self) -> list[str]:
@@ -126,6 +127,12 @@ class Results:
     def _interval(
         self, protocol: str, measure: str, ours: str, theirs: str | None = None
     ) -> Interval | None:
+        key = protocol, measure, ours, theirs
+        if key not in self._intervals:
+            self._intervals[key] = self._resample(*key)
+        return self._intervals[key]
+
+    def _resample(self, protocol: str, measure: str, ours: str, theirs: str | None) -> Interval | None:
         judged = self.of_protocol(protocol)
         if measure not in judged or judged[measure].reindex([ours, theirs or ours]).isna().any():
             return None

@@ -260,13 +260,16 @@ class UserEncoder:
 
     @property
     def columns(self) -> Columns:
-        """[own factors | statistics | vector of what is next, its length, genre shares, time away]."""
+        """For ratings: [own factors | statistics]. For retrieval: [count, and statistics where no
+        ratings are told | vector of what is next, its length, genre shares, time away].
+        """  # noqa: D205
         statistics, history = self.spec.user_width, self.spec.history
         if history is None or self.factors is None:
             return Columns(slice(0, statistics), slice(0, statistics), statistics)
         vector = self.factors.landmark_vectors.shape[1]
-        width = history.factors + statistics + vector + 1 + len(self.spec.genres) + 1
-        return Columns(slice(0, history.factors + statistics), slice(history.factors, width), width)
+        rating = history.factors + statistics
+        width = rating + statistics + vector + 1 + len(self.spec.genres) + 1
+        return Columns(slice(0, rating), slice(rating, width), width)
 
     def encode(
         self, histories: Histories, described: Mapping[int, UserStatistics] | None = None
@@ -278,7 +281,12 @@ class UserEncoder:
         rows = self.encode_for_rating(histories, described)
         if self.spec.history is None or self.factors is None:
             return rows
-        return np.column_stack([rows, self._encode_next(histories, self.spec.history, self.factors)])
+        told = rows[:, self.spec.history.factors :].copy()
+        # Where ratings are told, what they say of the next is more than their means, which would but
+        # give away which user of the training data this is.
+        told[histories.counts > 0, 1:] = 0.0
+        next_ones = self._encode_next(histories, self.spec.history, self.factors)
+        return np.column_stack([rows, told, next_ones])
 
     def encode_for_rating(
         self, histories: Histories, described: Mapping[int, UserStatistics] | None = None

@@ -21,6 +21,7 @@ from rich.console import Console
 from builders import forge
 from conftest import Trained
 from services import ROOT, wait_until
+from training import pipeline
 from training.config import load_recipe
 from training.movielens import EMBEDDED
 from training.report import Reporter
@@ -355,6 +356,18 @@ def test_a_promoted_model_that_is_gone_holds_no_other_back(trained: Trained, tmp
     answer = _training("promote", "--bundles", bundles, trained.second)
     assert answer.returncode == 0, answer.stderr
     assert f"the promoted model is not compared with: {trained.first}: there is no such" in answer.stdout
+
+
+def test_many_users_are_trained_on_without_the_baseline_that_is_users_by_users(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_MOST_FOR_EASE", 10)
+    exported = pipeline.train(
+        trained.data, str(trained.recipe), tmp_path, 1, Reporter(Console(quiet=True))
+    )
+    evaluation = tmp_path / exported.manifest.model_version / "evaluation.json"
+    methods = {row["method"] for row in json.loads(evaluation.read_bytes())["rows"]}
+    assert methods == {"popular", "mean", "bias", "svd", "quick"}
 
 
 def test_an_interrupted_training_leaves_nothing(trained: Trained, tmp_path: Path) -> None:

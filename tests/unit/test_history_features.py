@@ -55,7 +55,8 @@ TABLES = _tables()
 SPEC = BUNDLE.features.model_copy(update={"history": HISTORY})
 ENCODER = UserEncoder(SPEC, FLAGS, TABLES)
 STATISTICS = slice(FACTORS, FACTORS + SPEC.user_width)
-VECTOR = slice(STATISTICS.stop, STATISTICS.stop + 3)
+TOLD = slice(STATISTICS.stop, STATISTICS.stop + SPEC.user_width)
+VECTOR = slice(TOLD.stop, TOLD.stop + 3)
 
 
 def _history(rated: list[tuple[int, float]], times: list[int] | None = None, away: int = 0) -> Histories:
@@ -162,16 +163,14 @@ def _vector_and_length(history: Histories) -> list[float]:
 def test_a_row_holds_own_factors_statistics_vector_shares_and_time_away(history: Histories) -> None:
     (row,) = ENCODER.encode(history)
     statistics = UserEncoder(BUNDLE.features, FLAGS).encode(history)[0]
-    tail = *_genre_shares(history), *time_away(history.idle)
-    assert_allclose(
-        row,
-        [*_own_factors(history), *statistics, *_vector_and_length(history), *tail],
-        rtol=1e-3,
-        atol=1e-4,
-    )
+    told = statistics * (np.arange(len(statistics)) == 0) if len(history.ratings) else statistics
+    tail = *_vector_and_length(history), *_genre_shares(history), *time_away(history.idle)
+    expected = [*_own_factors(history), *statistics, *told, *tail]
+    assert_allclose(row, expected, rtol=1e-3, atol=1e-4)
     assert row.dtype == np.float32
     assert_array_equal(row[ENCODER.columns.rating], ENCODER.encode_for_rating(history)[0])
-    assert (ENCODER.columns.retrieval, ENCODER.columns.width) == (slice(FACTORS, len(row)), len(row))
+    assert ENCODER.columns.retrieval == slice(STATISTICS.stop, len(row))
+    assert ENCODER.columns.width == len(row)
 
 
 def test_a_batch_encodes_as_its_users_alone() -> None:
@@ -213,6 +212,7 @@ def test_a_stranger_has_finite_features_and_no_factors() -> None:
 def test_aggregates_stand_in_for_the_statistics_alone() -> None:
     told = UserStatistics(np.array([4.0]), np.array([2.0]), np.array([[2.5, np.nan, 1.0, np.nan]]))
     stranger, described = ENCODER.encode(Histories.join([NO_RATINGS] * 2), {1: told})
-    assert_array_equal(described[STATISTICS], SPEC.encode_users(told)[0])
-    described[STATISTICS] = stranger[STATISTICS]
+    for columns in (STATISTICS, TOLD):
+        assert_array_equal(described[columns], SPEC.encode_users(told)[0])
+        described[columns] = stranger[columns]
     assert_array_equal(described, stranger)
