@@ -90,7 +90,18 @@ class FactorConfig(_Section):
     user_steps: Positive
 
 
-class RetrievalConfig(_Section):
+class DescentConfig(_Section):
+    """How dense layers learn by AdamW from what a closed form says."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Of the input of the user tower's hidden layers, or of the output of those that place movies."""
+    batch_size: Positive
+    epochs: Positive
+
+
+class RetrievalConfig(DescentConfig):
     """How the retrieval embedding is made: a closed form, and towers that learn from it."""
 
     min_likes: Positive
@@ -117,26 +128,15 @@ class RetrievalConfig(_Section):
     """How many made-up histories the towers learn from."""
     away: Annotated[float, Field(ge=0, le=1)]
     """The share of these that come back after a pause."""
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    """Of the input of the user tower's hidden layers."""
-    batch_size: Positive
-    epochs: Positive
 
 
-class PlacementConfig(_Section):
+class PlacementConfig(DescentConfig):
     """How movies are placed that are liked too seldom: by dense layers on their genres and years."""
 
     caution: Annotated[float, Field(ge=0, lt=1)]
     """By how much their vectors are drawn to 0, which ranks them below what is known to be liked."""
     damping: Annotated[float, Field(gt=0)]
     """How many average users are thought to like each movie, beside those who do."""
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    batch_size: Positive
-    epochs: Positive
 
 
 class HybridConfig(_Section):
