@@ -135,8 +135,8 @@ def _golden_users(
     spans = [slice(int(histories.offsets[u]), int(histories.offsets[u + 1])) for u in chosen]
     starts = [slice(span.start, min(span.stop, span.start + _GOLDEN_RATINGS)) for span in spans[::3]]
     as_of = int(histories.timestamps.max()) + _GOLDEN_PAUSE
-    rows = np.searchsorted(catalogue.movie_ids, histories.movie_ids)
-    ratings = histories.ratings.astype(np.float64)
+    by_row = histories.rows_in(catalogue)
+    rows, ratings = by_row.movie_rows, by_row.ratings
 
     def history(span: slice, timestamps: Ints | None) -> Histories:
         offsets = np.array([0, span.stop - span.start])

@@ -20,7 +20,7 @@ from training.interactions import Interactions
 from training.ridge import GroupedRows, Prior
 from twotower.arrays import Floats, Ints
 from twotower.features import Fading
-from twotower.histories import weighted_ridge
+from twotower.histories import Histories, weighted_ridge
 
 LONGEST: Final = 0.98
 """How long a vector may be before it is brought to unit norm."""
@@ -80,8 +80,8 @@ class RatingFactors:
         design = _Design(content, movies, train)
         rows = design.rows(train.movie_rows, tastes.without, design.counts[train.movie_rows] - 1)
         surprises = train.ratings - global_mean - tastes.without[:, 0]
-        ages = train.histories().ages
-        weights = fading.weights(ages)
+        histories = train.histories()
+        weights = fading.weights(histories.ages)
         prior = _users_on_movies(
             GroupedRows(train.user_rows, rows, surprises),
             weights,
@@ -95,7 +95,8 @@ class RatingFactors:
         covariance = spread.T @ np.linalg.inv(prior.precision) @ spread
         precision: Floats = np.linalg.inv(covariance).astype(np.float64)
         factors, base = rows @ shape, tastes.without[:, 0] + rows @ mean
-        left_out = _without_each(train, factors, train.ratings - global_mean - base, weights, precision)
+        missed = train.ratings - global_mean - base
+        left_out = _without_each(histories, factors, missed, weights, precision)
         balance = np.sqrt(
             np.maximum(factors.std(axis=0), _TINY) / np.maximum(left_out.std(axis=0), _TINY)
         )
@@ -180,16 +181,16 @@ def _leading(rows: Floats, prior: Prior, factors: int) -> tuple[Floats, Floats]:
 
 
 def _without_each(
-    train: Interactions, factors: Floats, surprises: Floats, weights: Floats, precision: Floats
+    histories: Histories, factors: Floats, surprises: Floats, weights: Floats, precision: Floats
 ) -> Floats:
     """Each rating's user's factors had there not been that rating: (n, r)."""
-    offsets = train.histories().offsets
-    of_user, covariances = weighted_ridge(offsets, factors, surprises, weights, precision)
-    without = of_user[train.user_rows]
-    for start in range(0, len(train), _RATINGS_AT_ONCE):
+    users = histories.users
+    of_user, covariances = weighted_ridge(histories.offsets, factors, surprises, weights, precision)
+    without = of_user[users]
+    for start in range(0, len(users), _RATINGS_AT_ONCE):
         some = slice(start, start + _RATINGS_AT_ONCE)
         rows = factors[some]
-        reach = np.einsum("nk,nkl->nl", rows, covariances[train.user_rows[some]])
+        reach = np.einsum("nk,nkl->nl", rows, covariances[users[some]])
         missed = surprises[some] - (rows * without[some]).sum(axis=1)
         leverage = weights[some] * (reach * rows).sum(axis=1)
         without[some] -= reach * (weights[some] * missed / (1 - leverage))[:, None]

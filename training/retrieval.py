@@ -51,7 +51,7 @@ def fit_retrieval(
     config, out = hybrid.retrieval, towers.dim - 1
     teacher = Teacher(statistics, history, config, random, out)
     examples = teacher.examples(random)
-    encoder = teacher.encoder(teacher.scorer.table)
+    encoder = teacher.encoder
     user = build_correction(
         "user_retrieval",
         towers,

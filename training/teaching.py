@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -77,7 +78,6 @@ class Teacher:
         ]
         every = Pairs.total(pairs)
         prefixes = self._prefixes(random)
-        self._units = [1.0] * len(config.penalties)
         tables = [every.solve(penalty) for penalty in config.penalties]
         self._units = [
             float(np.median(best_scores(self._scorer(table).follow(prefixes, train.movies))))
@@ -90,8 +90,12 @@ class Teacher:
         ]
         self.start = self._find_start(prefixes, out)
 
-    def encoder(self, table: FeatureRows) -> UserEncoder:
-        """What encodes users by the regressions of a closed form (kept, kept)."""
+    @cached_property
+    def encoder(self) -> UserEncoder:
+        """What encodes users by the closed form of all of them."""
+        return self._encoder(self.scorer.table)
+
+    def _encoder(self, table: FeatureRows) -> UserEncoder:
         successors = table[:, : self.config.landmarks]
         successors = np.concatenate([np.zeros_like(successors[:1]), successors])
         told = Told(self._places, successors, self.start[: self.config.landmarks])
@@ -103,8 +107,8 @@ class Teacher:
         inputs, targets, rated = (np.concatenate(each) for each in zip(*parts, strict=True))
         examples = Examples(inputs, targets, rated)
         strangers = random.choice(len(inputs), round(_STRANGERS * len(inputs)), replace=False)
-        columns = self.encoder(self.scorer.table).columns.retrieval
-        examples.inputs[strangers] = self.encoder(self.scorer.table).encode(NO_RATINGS)[:, columns]
+        columns = self.encoder.columns.retrieval
+        examples.inputs[strangers] = self.encoder.encode(NO_RATINGS)[:, columns]
         examples.targets[strangers] = targets.mean(axis=0, dtype=np.float32)
         examples.rated[strangers] = False
         return examples
@@ -114,7 +118,7 @@ class Teacher:
         users = sum(len(part) for part in self._parts)
         for part, scorer in zip(self._parts, self._others, strict=True):
             histories = self._made_up(part, round(self.config.examples * len(part) / users), random)
-            encoder = self.encoder(scorer.table)
+            encoder = self._encoder(scorer.table)
             rows = encoder.encode(histories)
             described = np.flatnonzero(random.random(len(histories)) < _DESCRIBED)
             rows[described] = _encode_described(encoder, histories, described)
