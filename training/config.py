@@ -63,9 +63,21 @@ class FitConfig(_Section):
     max_epochs: Positive
     patience: Positive | None = None
     """Epochs without a lower validation loss after which training stops. Without it, all epochs are
-    run, while the learning rate falls to a twentieth along a cosine."""
+    run, while the learning rate falls to a twentieth along a cosine, or the weights are averaged."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    unrated: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The share of ratings whose movie is shown as if nobody had rated it, as new movies are
+    (as in DropoutNet: Volkovs, Yu and Poutanen, 2017)."""
+    averaging: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Set where the weights are a running mean over the steps, of which this much is kept at each
+    (Polyak and Juditsky, 1992); the learning rate then stays what it is."""
+
+    @model_validator(mode="after")
+    def _ends_in_one_way(self) -> Self:
+        if self.patience and self.averaging:
+            raise ValueError("averaging: allowed is none where there is patience")
+        return self
 
 
 class FactorConfig(_Section):

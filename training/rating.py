@@ -45,17 +45,16 @@ def fit_rating(
 ) -> RatingTowers:
     """Fit two towers to the ratings of a training part, each encoded without itself.
 
-    With `validation`, training stops early, and the weights are those of the best epoch; without,
-    it runs for `epochs` (default: the recipe's maximum). Raises TrainingError where the loss is no
-    number any more.
+    With `validation` and patience, training stops early, and the weights are those of the best epoch;
+    without, it runs for `epochs` (default: the recipe's maximum). Raises TrainingError where the loss
+    is no number any more.
     """
     config = recipe.fit
     epochs = epochs or config.max_epochs
     user, item = _build(statistics, recipe)
     model = join_towers(user, item)
-    run = _runner(
-        model, _optimizer(config, epochs * math.ceil(len(statistics.train) / config.batch_size))
-    )
+    optimizer = _optimizer(config, epochs * math.ceil(len(statistics.train) / config.batch_size))
+    run = _runner(model, optimizer)
     random = np.random.default_rng(seed)
     held_out = _held_out(statistics, validation) if validation else None
     scale = statistics.spec.rating_per_cosine
@@ -64,7 +63,7 @@ def fit_rating(
         for epoch in range(1, epochs + 1):
             squares = sum(
                 float(run(*inputs, targets, config.batch_size)) * len(targets)
-                for inputs, targets in shuffled(statistics, config.batch_size, random)
+                for inputs, targets in shuffled(statistics, config, random)
             )
             error = scale * math.sqrt(squares / len(statistics.train))
             held_out_error = scale * _rmse(model, *held_out) if held_out else None
@@ -75,32 +74,46 @@ def fit_rating(
                     f"{config.learning_rate:g} may be too high"
                 )
             on_epoch(epoch, error, held_out_error)
-            if held_out_error is None or judged < least:
+            if config.patience is None or held_out_error is None or judged < least:
                 best, least, weights = epoch, judged, model.get_weights()
             if epoch - best >= (config.patience or epochs):
                 break
     model.set_weights(weights)
+    if config.averaging:
+        optimizer.finalize_variable_values(model.trainable_variables)
     return RatingTowers(user, item, best)
 
 
 def shuffled(
-    statistics: Statistics, batch_size: int, random: np.random.Generator
+    statistics: Statistics, config: FitConfig, random: np.random.Generator
 ) -> Iterator[tuple[Inputs, Floats]]:
-    """All ratings of a training part once, in new order: both towers' inputs, and targets (m,)."""
+    """All ratings of a training part once, in new order: both towers' inputs, and targets (m,).
+
+    Some of the movies are shown as if nobody had rated them.
+    """
     order = random.permutation(len(statistics.train))
-    size = batch_size * _BATCHES_AT_ONCE
+    size = config.batch_size * _BATCHES_AT_ONCE
     for start in range(0, len(order), size):
         places = order[start : start + size]
         scaled = statistics.spec.scale_ratings(statistics.train.ratings[places])
-        yield statistics.leaving_out(places), scaled.astype(np.float32)
+        users, movies = statistics.leaving_out(places)
+        unrated = random.random(len(places)) < config.unrated
+        movies[unrated] = statistics.unrated_movie_rows[statistics.train.movie_rows[places[unrated]]]
+        yield (users, movies), scaled.astype(np.float32)
 
 
 def _optimizer(config: FitConfig, steps: int) -> keras.optimizers.Optimizer:
     rate: Any = config.learning_rate
-    if config.patience is None:
+    averaged = config.averaging is not None
+    if config.patience is None and not averaged:
         rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=_LAST_RATE)
-    if config.weight_decay:
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    if config.weight_decay or averaged:
+        return keras.optimizers.AdamW(
+            rate,
+            weight_decay=config.weight_decay,
+            use_ema=averaged,
+            ema_momentum=config.averaging or 0.0,
+        )
     return keras.optimizers.Adam(rate)
 
 

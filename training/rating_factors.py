@@ -42,7 +42,8 @@ class RatingFactors:
 
     base: float64 (movies,). movies: float64 (movies, r). precision: float64 (r, r), of users' factors
     around 0, in units of the noise's. The same as each of the n ratings learned from sees them,
-    without itself: base_without (n,), movies_without (n, r), users_without (n, r).
+    without itself: base_without (n,), movies_without (n, r), users_without (n, r). And as they would be
+    if nobody had rated the movie: base_unrated (movies,), movies_unrated (movies, r).
     """
 
     base: Floats
@@ -51,6 +52,8 @@ class RatingFactors:
     base_without: Floats
     movies_without: Floats
     users_without: Floats
+    base_unrated: Floats
+    movies_unrated: Floats
 
     @property
     def constant(self) -> float:
@@ -90,7 +93,9 @@ class RatingFactors:
             config,
         )
         mean, shape, spread = prior.mean[0], *_leading(rows, prior, config.factors)
-        all_rows = design.rows(np.arange(train.movies), tastes.of_movie, design.counts)
+        every = np.arange(train.movies)
+        all_rows = design.rows(every, tastes.of_movie, design.counts)
+        unrated = design.rows(every, tastes.unrated, np.zeros(train.movies))
         # users' factors z are drawn with covariance spread' precision^-1 spread
         covariance = spread.T @ np.linalg.inv(prior.precision) @ spread
         precision: Floats = np.linalg.inv(covariance).astype(np.float64)
@@ -107,6 +112,8 @@ class RatingFactors:
             base_without=base,
             movies_without=factors / balance,
             users_without=left_out * balance,
+            base_unrated=tastes.unrated[:, 0] + unrated @ mean,
+            movies_unrated=unrated @ shape / balance,
         )
 
 
@@ -130,10 +137,13 @@ def _cooccurrence(train: Interactions, dimensions: int) -> tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class _Tastes:
-    """Bias and coefficients of movies, (movies, 1 + d), and as each rating sees them, (n, 1 + d)."""
+    """Bias and coefficients of movies, (movies, 1 + d): as they are, as each rating sees them,
+    (n, 1 + d), and as their content alone suggests.
+    """  # noqa: D205
 
     of_movie: Floats
     without: Floats
+    unrated: Floats
 
 
 def _movies_on_users(
@@ -155,7 +165,7 @@ def _movies_on_users(
         steps=config.movie_steps,
         content=_described(content),
     )
-    return _Tastes(*rows.coefficients(prior))
+    return _Tastes(*rows.coefficients(prior), prior.mean)
 
 
 def _users_on_movies(

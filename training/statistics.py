@@ -12,7 +12,7 @@ from training.config import HybridConfig
 from training.content import MovieContent
 from training.interactions import Interactions
 from training.rating_factors import RatingFactors
-from twotower.arrays import FeatureRows, Ints
+from twotower.arrays import FeatureRows, Floats, Ints
 from twotower.factors import MovieFactors
 from twotower.features import FeatureSpec, HistorySpec, UserEncoder
 from twotower.statistics import MovieSums, UserSums
@@ -122,9 +122,16 @@ class Statistics:
     @cached_property
     def movie_rows(self) -> FeatureRows:
         """The rating item tower's input for every movie."""
-        rows = self.spec.encode_movies(self.movies, self.content.years, self.content.genres)
-        if self.factors is None:
-            return rows
-        return np.column_stack(
-            [rows, self.factors.base.astype(np.float32), self.factors.movies.astype(np.float32)]
-        )
+        factors = (self.factors.base, self.factors.movies) if self.factors else ()
+        return self._movie_rows(self.movies, factors)
+
+    @cached_property
+    def unrated_movie_rows(self) -> FeatureRows:
+        """The same as if nobody had rated it."""
+        none = np.zeros(self.train.movies)
+        factors = (self.factors.base_unrated, self.factors.movies_unrated) if self.factors else ()
+        return self._movie_rows(MovieSums(count=none, total=none), factors)
+
+    def _movie_rows(self, movies: MovieSums, factors: tuple[Floats, ...]) -> FeatureRows:
+        rows = self.spec.encode_movies(movies, self.content.years, self.content.genres)
+        return np.column_stack([rows, *(each.astype(np.float32) for each in factors)])

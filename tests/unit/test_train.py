@@ -15,7 +15,7 @@ from training.evaluate import recommend
 from training.interactions import Interactions
 from training.metrics import rmse
 from training.movielens import Dataset, read_dataset
-from training.rating import shuffled
+from training.rating import fit_rating, shuffled
 from training.splits import Fold, Part, cold_user, temporal
 from training.statistics import Statistics
 from training.train import TwoTowers, fit
@@ -255,16 +255,71 @@ def test_training_and_serving_encode_a_user_alike(dataset: Dataset, content: Mov
 
 
 def test_batches_hold_every_rating_once_in_another_order_each_epoch(
-    fold: Fold, content: MovieContent
+    fold: Fold, content: MovieContent, recipe: Recipe
 ) -> None:
     statistics, random = _statistics(fold.train, content), np.random.default_rng(0)
+    config = recipe.fit.model_copy(update={"batch_size": 100})
     epochs = []
     for _ in range(2):
-        targets = np.concatenate([scaled for _, scaled in shuffled(statistics, 100, random)])
+        targets = np.concatenate([scaled for _, scaled in shuffled(statistics, config, random)])
         assert len(targets) == len(fold.train)
         assert np.allclose(np.sort(targets), np.sort((fold.train.ratings - 0.5) / 4.5 * 2 - 1))
         epochs.append(targets)
     assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize("heads", ["recipe", "two_headed"])
+def test_a_movie_without_ratings_is_seen_as_any_other_would_be_if_nobody_had_rated_it(
+    fold: Fold, content: MovieContent, heads: str, request: pytest.FixtureRequest
+) -> None:
+    chosen: Recipe = request.getfixturevalue(heads)
+    train = fold.train.by_user()
+    statistics = Statistics.of(train, content, _SCALE, 5.0, chosen.hybrid)
+    rated = np.isin(np.arange(train.movies), train.movie_rows)
+    assert 0 < rated.sum() < train.movies
+    as_they_are, as_unrated = statistics.movie_rows, statistics.unrated_movie_rows
+    np.testing.assert_allclose(as_unrated[~rated], as_they_are[~rated], atol=1e-6)
+    assert (as_unrated[rated] != as_they_are[rated]).any(axis=1).all()
+
+
+def test_the_share_of_movies_asked_for_is_shown_unrated(
+    fold: Fold, content: MovieContent, two_headed: Recipe
+) -> None:
+    train = fold.train.by_user()
+    statistics = Statistics.of(train, content, _SCALE, 5.0, two_headed.hybrid)
+
+    def shares(unrated: float) -> float:
+        config = two_headed.fit.model_copy(update={"unrated": unrated})
+        seen = shuffled(statistics, config, np.random.default_rng(0))
+        rows = np.concatenate([movies for (_, movies), _ in seen])
+        known = {row.tobytes() for row in statistics.unrated_movie_rows}
+        return float(np.mean([row.tobytes() in known for row in rows]))
+
+    none, some = shares(0.0), shares(0.3)
+    assert 0.25 * (1 - none) < some - none < 0.35 * (1 - none)
+
+
+def test_averaged_over_long_weights_are_those_after_the_first_step(
+    fold: Fold, content: MovieContent, two_headed: Recipe
+) -> None:
+    train, rate = fold.train.by_user(), 1e-3
+    statistics = Statistics.of(train, content, _SCALE, 5.0, two_headed.hybrid)
+
+    def farthest(averaging: float | None) -> float:
+        changes = {"learning_rate": rate, "weight_decay": 0.0, "averaging": averaging}
+        config = two_headed.fit.model_copy(update=changes)
+        towers = fit_rating(
+            statistics,
+            two_headed.model_copy(update={"fit": config}),
+            seed=0,
+            validation=None,
+            epochs=1,
+            watch=lambda *_: nullcontext(lambda *_: None),
+        )
+        return float(np.abs(towers.user.get_layer("linear").kernel).max())
+
+    assert farthest(0.99999) < 1.1 * rate  # a step of Adam is as long as the rate; they started at 0
+    assert farthest(None) > 5 * rate
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
