@@ -5,11 +5,21 @@ BIN := $(VENV)/bin
 STUBS := twotower/v1/__init__.py
 READY := $(VENV)/.installed $(STUBS)
 
+DOCKER ?= docker
+BUILD ?= build
+IMAGES := user_tower_svc retrieval_svc gateway training
+REGISTRY ?= twotower
+TAG ?= latest
+ARCH ?= $(notdir $(PLATFORM))
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# A file that git does not know gets into an image, too.
+REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(if $(shell git status --porcelain 2>/dev/null),-dirty)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test train evaluate proto lint clean
+.PHONY: help run test train evaluate proto lint clean images $(IMAGES:%=image-%) push secrets test-deploy
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 run: $(READY) ## train a model if none is promoted, serve it, and show a top 10
 	@exec $(BIN)/python -m deploy.local
@@ -31,10 +41,28 @@ lint: $(READY) ## check style, types, the laws between the packages, and the pro
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests deploy
+	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests deploy bench
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
+
+images: $(IMAGES:%=image-%) ## build the images; REGISTRY=R TAG=T PYTHON_IMAGE=I PLATFORM=linux/arm64
+
+$(IMAGES:%=image-%): image-%:
+	@echo "building $(REGISTRY)/$*:$(TAG)"
+	@DOCKER_BUILDKIT=1 $(DOCKER) $(BUILD) --quiet --file $*/Dockerfile --tag $(REGISTRY)/$*:$(TAG) \
+		$(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) $(if $(PLATFORM),--platform $(PLATFORM)) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) . >/dev/null
+
+push: $(VENV)/.aws-installed ## push the images to Amazon ECR; REGISTRY=R TAG=T ARCH=arm64 DIGESTS=FILE
+	@DOCKER="$(DOCKER)" $(BIN)/python -m deploy.ecr push --registry "$(REGISTRY)" --tag "$(TAG)" \
+		$(if $(ARCH),--arch "$(ARCH)") $(if $(DIGESTS),--digests "$(DIGESTS)") $(IMAGES)
+
+secrets: ## make the key, the certificate and the password that docker-compose.yml has in secrets/
+	@deploy/secrets.sh $(NAMES)
+
+test-deploy: $(READY) $(VENV)/.deploy-installed ## test the images and docker-compose.yml on a Docker engine
+	$(BIN)/python -m pytest tests/deployment
 
 clean: ## remove what was made here, but neither bundles nor data
 	rm -rf $(VENV) twotower/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -47,6 +75,10 @@ $(VENV)/.installed: requirements/dev.txt
 	@echo "installing into $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.%-installed: requirements/%.txt $(VENV)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 $(STUBS): $(wildcard protos/twotower/v1/*.proto) $(VENV)/.installed

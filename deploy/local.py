@@ -43,7 +43,7 @@ def main() -> None:
             ("GATEWAY_PORT", gateway.port),
         ]
     )
-    if read_current(user_tower.bundles) is None:
+    if read_current(user_tower.folder) is None:
         _train()
     services = _start(
         {
@@ -54,7 +54,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{gateway.port}"
     try:
         _wait_until_ready(address, services)
-        _show_top(address, _some_user(user_tower.bundles))
+        _show_top(address, _some_user(user_tower.folder))
         print(f"\nREST                {address}/docs")
         print(f"user tower, gRPC    127.0.0.1:{user_tower.port}")
         print(f"retrieval, gRPC     127.0.0.1:{retrieval.port}")

@@ -1,43 +1,26 @@
-"""`python -m gateway`: serve the REST API."""
+"""`python -m gateway`: the REST API."""
 
-from __future__ import annotations
+# What serves takes half a second to import, which a check of health does without.
+# ruff: noqa: PLC0415
 
-import math
-import signal
-
-import structlog
-import uvicorn
-
-from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from twotower.logs import set_up_logging
-from twotower.process import listen, run
-
-log = structlog.get_logger()
+from twotower.process import run
 
 
 def main() -> None:
-    """Read the settings and serve until told to stop."""
+    """Serve until told to stop, or do what the command line asks for instead."""
     settings = GatewaySettings.load("python -m gateway")
-    set_up_logging("gateway", settings.log_level)
-    with listen(settings.host, settings.port) as listener:
-        config = uvicorn.Config(
-            create_app(settings),
-            log_config=None,  # its lines go where all others go
-            access_log=False,  # the application writes one line a request itself
-            server_header=False,
-            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
-        )
-        server = uvicorn.Server(config)
+    if settings.health:
+        from twotower.health import check_http
 
-        def stop(*_: object) -> None:
-            server.should_exit = True
+        check_http(settings.host, settings.port, "/readyz")
+        return
+    from gateway import service
 
-        # A stop may come before uvicorn handles signals, and comes again from uvicorn when it is done.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stop)
-        log.info("listening", address="{}:{}".format(*listener.getsockname()[:2]))
-        server.run(sockets=[listener])
+    if settings.command == "doctor":
+        service.examine(settings)
+    else:
+        service.serve(settings)
 
 
 if __name__ == "__main__":

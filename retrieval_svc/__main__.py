@@ -1,22 +1,26 @@
-"""`python -m retrieval_svc`: serve retrieval over gRPC."""
+"""`python -m retrieval_svc`: retrieval over gRPC."""
 
-from retrieval_svc.retriever import Retriever
-from retrieval_svc.servicer import RetrievalServicer
+# What serves takes half a second to import, which a check of health does without.
+# ruff: noqa: PLC0415
+
 from retrieval_svc.settings import RetrievalSettings
 from twotower.process import run
-from twotower.server import serve_models
-from twotower.v1.retrieval_pb2 import DESCRIPTOR
-from twotower.v1.retrieval_pb2_grpc import add_RetrievalServiceServicer_to_server
 
 
 def main() -> None:
-    """Read the settings and serve until told to stop."""
-    serve_models(
-        RetrievalSettings.load("python -m retrieval_svc"),
-        DESCRIPTOR.services_by_name["RetrievalService"].full_name,
-        Retriever,
-        lambda models, server: add_RetrievalServiceServicer_to_server(RetrievalServicer(models), server),
-    )
+    """Serve until told to stop, or do what the command line asks for instead."""
+    settings = RetrievalSettings.load("python -m retrieval_svc")
+    if settings.health:
+        from twotower.health import check_grpc
+
+        check_grpc(settings.host, settings.port)
+        return
+    from retrieval_svc import service
+
+    if settings.command == "doctor":
+        service.examine(settings)
+    else:
+        service.serve(settings)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.arrays import Embeddings
+from twotower.errors import OperationError
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -19,6 +20,21 @@ _ROUNDING: Final = 1e-5
 
 # Two threads made a search 20 times slower on a busy machine; the service has threads of its own.
 faiss.omp_set_num_threads(1)
+
+
+def check_search() -> str:
+    """FAISS's version and instruction set, once it has found what brute force finds.
+
+    Raises OperationError where it has not.
+    """
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(1_000, 32)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    (found,) = ExactIndex(rows).search(rows[:1], 10)
+    if found.rows.tolist() != np.argsort(-(rows @ rows[0]))[:10].tolist():
+        raise OperationError("a search does not find what brute force finds")
+    options = faiss.get_compile_options().split()
+    return f"{faiss.__version__} ({' '.join(options)}), finds what brute force finds"
 
 
 class Hits(NamedTuple):

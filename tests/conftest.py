@@ -33,7 +33,7 @@ fit.patience = 1
 _USERS = 40
 _FASTER = {
     "hidden = [256, 128]": "hidden = [32, 16]",
-    "max_epochs = 6": "max_epochs = 2",
+    "max_epochs = 4": "max_epochs = 2",
     "svd = 32": "svd = 8",
     "factors = 20": "factors = 6",
     "landmarks = 1024": "landmarks = 300",

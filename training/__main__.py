@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from twotower.files import check_writable, write_atomically
 from twotower.manifest import Manifest, read_manifest
 from twotower.process import run
 from twotower.promotion import Current, promote, read_current, rollback
-from twotower.settings import BundleSettings
+from twotower.remote import RemoteBundles
+from twotower.settings import S3_ADDRESS, BundleSettings
 
 # TensorFlow takes seconds to import: what needs it is imported by the command that does.
 
@@ -41,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--bundles",
-        type=Path,
-        default=BundleSettings().bundles,
+        type=_folder,
+        default=str(BundleSettings().bundles),
         metavar="DIR",
         help="folder of the bundles (default: %(default)s; TWOTOWER_BUNDLES sets it)",
     )
@@ -66,6 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     back = commands.add_parser("rollback", parents=[shared], help="serve the previous model again")
     back.set_defaults(command=_rollback)
 
+    publish = commands.add_parser(
+        "publish", parents=[shared], help="copy a model to S3, and have it served from there"
+    )
+    publish.set_defaults(command=_publish)
+    publish.add_argument("address", metavar="s3://BUCKET/PREFIX", type=_s3_address)
+    publish.add_argument("--force", action="store_true", help="even if it is not good enough")
+    publish.add_argument(
+        "model_version", metavar="VERSION", nargs="?", help="as `list` shows it (default: the promoted)"
+    )
+
     listing = commands.add_parser("list", parents=[shared], help="list the models there are")
     listing.set_defaults(command=_list)
 
@@ -84,6 +96,9 @@ def _fill_train(train: argparse.ArgumentParser) -> None:
     _add_seed(train)
     train.add_argument("--promote", action="store_true", help="promote the model when it is done")
     train.add_argument("--force", action="store_true", help="promote it even if it is not good enough")
+    train.add_argument(
+        "--unless-promoted", action="store_true", help="do nothing where a model is promoted already"
+    )
 
 
 def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -165,6 +180,20 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _folder(text: str) -> Path:
+    if text.lower().startswith("s3:"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} lies in S3, where only services read: name a folder, and `publish` from there"
+        )
+    return Path(text)
+
+
+def _s3_address(text: str) -> str:
+    if not re.fullmatch(S3_ADDRESS, text):
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed is s3://bucket or s3://bucket/prefix")
+    return text
+
+
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
@@ -175,6 +204,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def _train(options: argparse.Namespace) -> None:
+    promoted = read_current(options.bundles) if options.unless_promoted else None
+    if promoted:
+        print(f"model {promoted.current} is promoted already: nothing to do")  # noqa: T201
+        return
     with quiet_native_stderr():
         from training.pipeline import train  # noqa: PLC0415
 
@@ -247,6 +280,13 @@ def _promoted(bundles: Path) -> Manifest | None:
         return None
 
 
+def _promoted_version(bundles: Path) -> str:
+    current = read_current(bundles)
+    if current is None:
+        raise BundleError(f"{bundles}: no model is promoted; name one")
+    return current.current
+
+
 def _rollback(options: argparse.Namespace) -> None:
     _tell(rollback(options.bundles))
 
@@ -276,13 +316,19 @@ def _list(options: argparse.Namespace) -> None:
         reporter.say(fault)
 
 
+def _publish(options: argparse.Namespace) -> None:
+    version = options.model_version or _promoted_version(options.bundles)
+    remote = RemoteBundles(options.address)
+    if not options.force:
+        told = check_good_enough(read_manifest(options.bundles, version), remote.promoted())
+        print(f"model {version}: {told}")  # noqa: T201
+    current = remote.push(options.bundles, version)
+    print(f"{options.address}: ", end="")  # noqa: T201
+    _tell(current)
+
+
 def _inspect(options: argparse.Namespace) -> None:
-    version = options.model_version
-    if version is None:
-        current = read_current(options.bundles)
-        if current is None:
-            raise BundleError(f"{options.bundles}: no model is promoted; name one")
-        version = current.current
+    version = options.model_version or _promoted_version(options.bundles)
     manifest, _ = read_bundle(options.bundles, version)
     print(json.dumps(manifest.model_dump(mode="json"), indent=2))  # noqa: T201
 

@@ -97,8 +97,10 @@ def shuffled(
         places = order[start : start + size]
         scaled = statistics.spec.scale_ratings(statistics.train.ratings[places])
         users, movies = statistics.leaving_out(places)
-        unrated = random.random(len(places)) < config.unrated
-        movies[unrated] = statistics.unrated_movie_rows[statistics.train.movie_rows[places[unrated]]]
+        if config.unrated:
+            unrated = random.random(len(places)) < config.unrated
+            rows = statistics.train.movie_rows[places[unrated]]
+            movies[unrated] = statistics.unrated_movie_rows[rows]
         yield (users, movies), scaled.astype(np.float32)
 
 

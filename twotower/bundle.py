@@ -198,7 +198,7 @@ def write_bundle(
             for name, content in sorted(files.items())
         },
     )
-    if _is_whole(root, manifest.model_version):
+    if is_whole(root, manifest.model_version):
         return read_manifest(root, manifest.model_version)
     files[MANIFEST] = manifest.model_dump_json(indent=1).encode()
     with writing_into(root), partial_folder(root, manifest.model_version) as folder:
@@ -249,7 +249,8 @@ def _check_manifest(manifest: Manifest, bundle: Bundle, files: Mapping[str, byte
         )
 
 
-def _is_whole(root: Path, model_version: str) -> bool:
+def is_whole(root: Path, model_version: str) -> bool:
+    """Whether there is a bundle of that version, whole and undamaged."""
     try:
         read_bundle(root, model_version)
     except BundleError:

@@ -16,6 +16,7 @@ from twotower.errors import BundleError, ModelNotServed, NotReady
 from twotower.manifest import Manifest
 from twotower.metrics import MODELS
 from twotower.promotion import read_current
+from twotower.remote import borrowed
 from twotower.v1 import embedding_pb2 as pb
 
 _RETRY_SECONDS: Final = 10.0
@@ -37,6 +38,21 @@ class ServedModel(Protocol):
 
 
 M = TypeVar("M", bound=ServedModel)
+
+
+def try_promoted(bundles: Path | str, load: Callable[[Manifest, Bundle], M]) -> str:
+    """Load the promoted model and have it answer its golden requests; says how that went.
+
+    Raises BundleError, and whatever a runtime raises that cannot load it.
+    """
+    with borrowed(bundles) as root:
+        promoted = read_current(root)
+        if promoted is None:
+            return f"none is promoted in {bundles}: not tried"
+        start = time.perf_counter()
+        load(*read_bundle(root, promoted.current)).replay()
+        seconds = time.perf_counter() - start
+    return f"{promoted.current} in {bundles} answers its golden requests ({seconds:.1f} s)"
 
 
 @dataclass
@@ -67,10 +83,15 @@ class ModelPool(Generic[M]):
         *,
         poll_seconds: float,
         keep_seconds: float,
+        pull: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`load` makes the served model of a verified bundle; `on_change` follows every change."""
+        """`load` makes the served model of a verified bundle; `on_change` follows every change.
+
+        `pull` brings the folder up to date before each look; it may raise BundleError.
+        """
         self._root = root
+        self._pull = pull
         self._load = load
         self._poll_seconds = poll_seconds
         self._keep_seconds = keep_seconds
@@ -80,6 +101,8 @@ class ModelPool(Generic[M]):
         self._preferred = ""
         self._refused: dict[str, _Refusal] = {}
         self._looked = False
+        self._pull_again_at = 0.0
+        self._not_pulled = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="model-pool", daemon=True)
 
@@ -138,14 +161,18 @@ class ModelPool(Generic[M]):
         """Look at what is promoted now: load, prefer and let go accordingly."""
         try:
             named = read_current(self._root)
+            if named is None or self._looked:  # what is here at the start is served before any waiting
+                self._try_to_pull()
+                named = read_current(self._root)
         except BundleError as error:
             self._refuse("", str(error))
             return
-        if named is None and not self._looked:
+        if named is None and not self._looked and not self._not_pulled:
             log.warning("no model is promoted", bundles=str(self._root))
         wanted = [v for v in (named.current, named.previous) if v] if named else []
-        if any(version not in wanted for version in self._refused):
-            self._refused = {v: r for v, r in self._refused.items() if v in wanted}
+        standing = [*wanted, ""] if self._not_pulled else wanted
+        if any(version not in standing for version in self._refused):
+            self._refused = {v: r for v, r in self._refused.items() if v in standing}
             self._report()
         for version in wanted:
             if version not in self._loaded:
@@ -162,6 +189,22 @@ class ModelPool(Generic[M]):
             except Exception:  # the thread must outlive any fault, or promotions would go unseen
                 log.exception("models not refreshed")
             self._stopping.wait(self._poll_seconds)
+
+    def _try_to_pull(self) -> None:
+        """Where what is promoted elsewhere cannot be had, what is here goes on being served."""
+        if time.monotonic() < self._pull_again_at:
+            return
+        fault = ""
+        try:
+            self._pull()
+        except BundleError as error:
+            fault = str(error)
+            self._pull_again_at = time.monotonic() + _RETRY_SECONDS
+            # Whose bucket it is, and what AWS says of it, is for the log alone.
+            self._refuse("", "the bundles cannot be brought here from where they lie")
+        if fault and fault != self._not_pulled:
+            log.error("bundles not pulled", reason=fault)
+        self._not_pulled = fault
 
     def _try_loading(self, version: str) -> None:
         refusal = self._refused.get(version)

@@ -25,6 +25,7 @@ from twotower.manifest import Manifest
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.models import M, ModelPool
 from twotower.process import listen
+from twotower.remote import follow
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 from twotower.settings import ModelServiceSettings
 
@@ -119,9 +120,11 @@ def serve_models(
     """
     set_up_logging(service_name, settings.log_level)
     server = RpcServer(settings, service_name)
+    root, pull = follow(settings.bundles, settings.cache / service_name)
     models = ModelPool(
-        settings.bundles,
+        root,
         load,
+        pull=pull,
         poll_seconds=settings.poll_seconds,
         keep_seconds=settings.keep_seconds,
         on_change=lambda: server.report_health(ready=models.ready),

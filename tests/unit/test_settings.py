@@ -43,11 +43,13 @@ def flag(name: str) -> str:
 
 
 VALUES = {
+    "revision": ("abc", "def"),
     "host": ("0.0.0.0", "::1"),  # noqa: S104 - read, not listened on
     "log_level": ("debug", "error"),
     "port": ("0", "65535"),
     "metrics_port": ("0", "1"),
     "bundles": ("a", "/b"),
+    "cache": ("c", "/d"),
     "workers": ("1", "64"),
     "poll_seconds": ("0.5", "3"),
     "keep_seconds": ("0.25", "7"),
@@ -56,11 +58,21 @@ VALUES = {
     "max_connection_age_seconds": ("1", "5"),
 }
 """For every setting, two values that are allowed and not its default."""
+COMMANDS = {"command", "health"}
+"""What to do, which only the command line says."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_setting_is_tried(kind: Kind) -> None:
-    assert set(VALUES) == set(kind.model_fields)
+    assert VALUES.keys() | COMMANDS == kind.model_fields.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_command_line_says_what_to_do(kind: Kind) -> None:
+    assert (load(kind).command, load(kind).health) == ("serve", False)
+    assert load(kind, "doctor").command == "doctor"
+    assert load(kind, "--health").health
+    assert refusal(kind, "serv") == "command='serv': Input should be 'serve' or 'doctor'"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,9 +123,24 @@ def test_help_names_every_variable_and_says_what_it_is(
     assert caught.value.code == 0
     words = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, field in kind.model_fields.items():
-        assert re.search(rf"\[env: [^]]*\b{variable(kind, name)}\b", words)
-        assert flag(name) in words
+        if name not in COMMANDS:
+            assert re.search(rf"\[env: [^]]*\b{variable(kind, name)}\b", words)
+            assert flag(name) in words
         assert str(field.description) in words.replace("- ", "-")
+
+
+def test_bundles_lie_in_a_folder_or_in_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("s3://movies", "s3://movies.example/models/v1"):
+        monkeypatch.setenv("TWOTOWER_BUNDLES", address)
+        settings = load(UserTowerSettings)
+        assert settings.bundles == address
+        with pytest.raises(SettingsError, match=f"TWOTOWER_BUNDLES={address}: only services read"):
+            _ = settings.folder
+    for mistake in ("s3://Movies", "S3://movies", "s3://ab", "s3:/movies", "s3:movies"):
+        monkeypatch.setenv("TWOTOWER_BUNDLES", mistake)
+        assert refusal(UserTowerSettings).endswith(
+            "allowed is a folder, s3://bucket or s3://bucket/prefix"
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +194,7 @@ def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as caught:
         load(UserTowerSettings, "--prot", "1")
     assert caught.value.code == 2
-    assert "the program: error: unrecognized arguments: --prot 1" in capsys.readouterr().err
+    assert "the program: error: unrecognized arguments: --prot" in capsys.readouterr().err
 
 
 def test_settings_do_not_change() -> None:

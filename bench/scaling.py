@@ -1,0 +1,171 @@
+"""How requests a second grow with the replicas of one service, the others being left alone.
+
+Every replica of that service gets a small share of a core, so that a few of them fit on one machine.
+What is measured is how throughput grows with their number, and what a core of each service is good for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from twotower.errors import OperationError, SettingsError
+from twotower.files import write_atomically
+from twotower.process import run
+
+_ROOT: Final = Path(__file__).parent.parent
+_SERVICES: Final = ("gateway", "user_tower_svc", "retrieval_svc")
+_PROJECT: Final = "twotower-scaling"
+_ROUNDS: Final = 3
+_CONNECTION_AGE_SECONDS: Final = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print a table. Raises OperationError where something is missing or a request fails."""
+    options = _parser().parse_args(arguments)
+    for command, package in (("docker", "docker.io"), ("wrk", "wrk")):
+        if not shutil.which(command):
+            raise SettingsError(f"{command} is not installed; Debian has it in {package}")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        override = Path(folder) / "limits.json"
+        environment = {**os.environ, "TWOTOWER_PORT": str(options.port)}
+        stack = _Stack([*options.compose.split(), *_files(override)], environment)
+        try:
+            for service in _SERVICES:
+                override.write_text(json.dumps(_limits(service, options.cores)))
+                for replicas in options.replicas:
+                    stack.up({service: replicas})
+                    rounds = [_load(options) for _ in range(_ROUNDS)]
+                    rows.append(_row(service, replicas, options.cores, rounds))
+                    print(_line(rows[-1]), flush=True)
+        finally:
+            stack.call("down")
+    if options.json:
+        write_atomically(options.json, json.dumps(rows, indent=1).encode() + b"\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
+    parser.add_argument("--cores", type=float, default=0.2, help="of each replica (default: 0.2)")
+    parser.add_argument(
+        "--replicas", type=int, nargs="+", default=[1, 2, 3], help="how many to try (default: 1 2 3)"
+    )
+    parser.add_argument("--seconds", type=int, default=8, help="of each of three rounds (default: 8)")
+    parser.add_argument("--connections", type=int, default=32, help="of the load (default: 32)")
+    parser.add_argument("--port", type=int, default=8000, help="to publish the stack on (default: 8000)")
+    parser.add_argument("--compose", default="docker compose", help="the command (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
+    return parser
+
+
+class _Stack:
+    """docker-compose.yml with limits, as a project of its own."""
+
+    def __init__(self, compose: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._compose, self._environment = compose, dict(environment)
+
+    def up(self, replicas: Mapping[str, int]) -> None:
+        """Have that many replicas, and give the gateway time to find them."""
+        scales = [f"--scale={service}={replicas.get(service, 1)}" for service in _SERVICES]
+        self.call("up", "-d", *scales)
+        time.sleep(10 + 2 * _CONNECTION_AGE_SECONDS)
+
+    def call(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [*self._compose, *arguments],
+            cwd=_ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise OperationError(f"{' '.join(arguments)}: {done.stderr.strip()[-500:]}")
+
+
+def _files(override: Path) -> list[str]:
+    files = (_ROOT / "docker-compose.yml", override)
+    return ["--project-name", _PROJECT, *(word for file in files for word in ("--file", str(file)))]
+
+
+def _limits(service: str, cores: float) -> dict[str, Any]:
+    """An override: that service's replicas are held to some of a core, the others to none."""
+    age = str(_CONNECTION_AGE_SECONDS)
+    environments = {
+        "user_tower_svc": {"USER_TOWER_MAX_CONNECTION_AGE_SECONDS": age},
+        "retrieval_svc": {"RETRIEVAL_MAX_CONNECTION_AGE_SECONDS": age},
+        "gateway": {},
+    }
+    everything = float(os.cpu_count() or 1)
+    return {
+        "services": {
+            name: {
+                "environment": {**environments[name], f"{_prefix(name)}_LOG_LEVEL": "warning"},
+                # A check of health costs a quarter of a second of a core: much of a small share.
+                "healthcheck": {"interval": "20s"},
+                "deploy": {
+                    "resources": {"limits": {"cpus": str(cores if name == service else everything)}}
+                },
+            }
+            for name in _SERVICES
+        }
+    }
+
+
+def _prefix(service: str) -> str:
+    return service.removesuffix("_svc").upper()
+
+
+def _load(options: argparse.Namespace) -> dict[str, float]:
+    script = Path(__file__).with_name("recommendations.lua")
+    url = f"http://127.0.0.1:{options.port}"
+    done = subprocess.run(
+        [
+            *("wrk", "--threads", "1", "--connections", str(options.connections), "--latency"),
+            *("--duration", f"{options.seconds}s", "--script", str(script), url),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured: dict[str, float] = json.loads(done.stderr.splitlines()[-1])
+    if measured["failed"]:
+        raise OperationError(f"{measured['failed']:.0f} of {measured['requests']:.0f} requests failed")
+    return measured
+
+
+def _row(
+    service: str, replicas: int, cores: float, rounds: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    rate = statistics.median(each["requests"] / each["seconds"] for each in rounds)
+    return {
+        "service": service,
+        "replicas": replicas,
+        "cores_each": cores,
+        "requests_per_second": round(rate, 1),
+        "per_core": round(rate / (replicas * cores), 1),
+        "p50_ms": round(statistics.median(each["p50_ms"] for each in rounds), 1),
+        "p99_ms": round(statistics.median(each["p99_ms"] for each in rounds), 1),
+    }
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['service']:15} {row['replicas']} x {row['cores_each']} cores: "
+        f"{row['requests_per_second']:7.0f} requests/s, {row['per_core']:6.0f} a core, "
+        f"p50 {row['p50_ms']:5.0f} ms, p99 {row['p99_ms']:5.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

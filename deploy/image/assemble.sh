@@ -1,0 +1,14 @@
+#!/bin/sh
+# Build stage of an image: put the Python packages named and the gRPC stubs into app, below /layers/code.
+# usage: assemble.sh PACKAGE...
+set -eu
+python -m venv /opt/stubs
+/opt/stubs/bin/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/stubs.txt
+app=/layers/code/app
+mkdir -p "$app"
+cp -R "$@" "$app"
+/opt/stubs/bin/python -m grpc_tools.protoc -I protos --python_out="$app" --grpc_python_out="$app" \
+    protos/twotower/v1/*.proto
+touch "$app/twotower/v1/__init__.py"
+
+deploy/image/settle.sh /layers/code

@@ -1,0 +1,51 @@
+"""The gateway as a process: what serves it, and what says whether it can."""
+
+from __future__ import annotations
+
+import math
+import signal
+from importlib.metadata import version
+
+import structlog
+import uvicorn
+
+from gateway.app import create_app
+from gateway.settings import GatewaySettings
+from twotower import doctor
+from twotower.logs import set_up_logging
+from twotower.process import listen
+
+log = structlog.get_logger()
+
+
+def serve(settings: GatewaySettings) -> None:
+    """Serve until told to stop. Raises SettingsError where the port is taken."""
+    set_up_logging("gateway", settings.log_level)
+    with listen(settings.host, settings.port) as listener:
+        config = uvicorn.Config(
+            create_app(settings),
+            log_config=None,  # its lines go where all others go
+            access_log=False,  # the application writes one line a request itself
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+        )
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # A stop may come before uvicorn handles signals, and comes again from uvicorn when it is done.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        log.info("listening", address="{}:{}".format(*listener.getsockname()[:2]))
+        server.run(sockets=[listener])
+
+
+def examine(settings: GatewaySettings) -> None:
+    """Say whether this machine can serve. Raises OperationError where it cannot."""
+
+    def build() -> str:
+        routes = len(create_app(settings).openapi()["paths"])
+        return f"{version('fastapi')} on uvicorn {version('uvicorn')}, {routes} routes"
+
+    doctor.examine(settings, [doctor.Check("FastAPI", build)])
