@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -68,6 +69,15 @@ def writing_into(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BundleError(f"{root} cannot be written to: {error.strerror}") from error
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Within the block, this process alone; others that ask for the same folder wait for its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def check_writable(root: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from twotower.bundle import is_whole, read_bundle
 from twotower.errors import BundleError
-from twotower.files import partial_folder, write_atomically, writing_into
+from twotower.files import one_at_a_time, partial_folder, write_atomically, writing_into
 from twotower.manifest import MANIFEST, Manifest, sha256
 from twotower.promotion import CURRENT, Current
 
@@ -53,7 +53,8 @@ class RemoteBundles:
         """
         content = self._get(CURRENT)
         promoted = self._parse_current(content)
-        with writing_into(root):
+        # Replicas may share a folder: the others then find what the first has brought.
+        with writing_into(root), one_at_a_time(root):
             self._bring(root, promoted.current)
             if not (root / CURRENT).exists() or (root / CURRENT).read_bytes() != content:
                 write_atomically(root / CURRENT, content)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import botocore.session
@@ -127,6 +128,7 @@ def test_what_is_published_comes_back_to_the_byte(s3: S3, folder: Path, tmp_path
     RemoteBundles(_ADDRESS).pull(tmp_path / "cache")
     promote(folder, first)
     promote(folder, second)
+    (tmp_path / "cache" / ".lock").unlink()
     assert files(tmp_path / "cache") == files(folder)
     assert s3.keys() == {f"models/v1/{name}" for name in files(folder)}
 
@@ -147,7 +149,7 @@ def test_models_that_are_named_no_more_leave_the_cache(folder: Path, tmp_path: P
     promoted = read_current(cache)
     assert promoted
     kept = {path.name for path in cache.iterdir()}
-    assert kept == {"current", promoted.current, promoted.previous}
+    assert kept == {".lock", "current", promoted.current, promoted.previous}
 
 
 def test_a_previous_model_that_is_gone_does_not_hold_the_current_one_back(
@@ -163,6 +165,32 @@ def test_a_previous_model_that_is_gone_does_not_hold_the_current_one_back(
     assert promoted.current == second
     assert is_whole(tmp_path, second)
     assert not (tmp_path / first).exists()
+
+
+@pytest.mark.usefixtures("s3")
+def test_replicas_that_share_a_folder_fetch_each_model_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    get = RemoteBundles._get
+
+    def count(remote: RemoteBundles, name: str, **bounds: int) -> bytes:
+        fetched.append(name)
+        return get(remote, name, **bounds)
+
+    monkeypatch.setattr(RemoteBundles, "_get", count)
+    published(folder, 0, 1)
+    cache = tmp_path / "cache"
+    replicas = [Thread(target=RemoteBundles(_ADDRESS).pull, args=(cache,)) for _ in range(4)]
+    for replica in replicas:
+        replica.start()
+    for replica in replicas:
+        replica.join()
+    assert fetched.count("current") == len(replicas)
+    assert len([name for name in fetched if name.endswith("/manifest.json")]) == 2
+    promoted = read_current(cache)
+    assert promoted
+    assert is_whole(cache, promoted.current)
 
 
 @pytest.mark.usefixtures("s3")
