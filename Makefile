@@ -16,7 +16,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(if $(shell git status --porcelain 2>/dev/null),-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test train evaluate proto lint clean images $(IMAGES:%=image-%) push secrets test-deploy
+.PHONY: help run test train evaluate proto lint clean images $(IMAGES:%=image-%) push deploy release \
+	destroy secrets test-deploy
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -57,6 +58,17 @@ $(IMAGES:%=image-%): image-%:
 push: $(VENV)/.aws-installed ## push the images to Amazon ECR; REGISTRY=R TAG=T ARCH=arm64 DIGESTS=FILE
 	@DOCKER="$(DOCKER)" $(BIN)/python -m deploy.ecr push --registry "$(REGISTRY)" --tag "$(TAG)" \
 		$(if $(ARCH),--arch "$(ARCH)") $(if $(DIGESTS),--digests "$(DIGESTS)") $(IMAGES)
+
+deploy: $(VENV)/.aws-installed ## run them on EC2; STACK=S REGISTRY=R TAG=T BUNDLES=s3://B INSTANCE=I GRPC=true
+	@$(BIN)/python -m deploy.stack deploy "$(STACK)" --registry "$(REGISTRY)" --tag "$(TAG)" \
+		--bundles "$(BUNDLES)" $(foreach option,RELEASES INSTANCE GRPC CLIENTS SUBNET ALARMS IMAGE,$(if $($(option)),\
+		--$(shell echo $(option) | tr A-Z a-z) "$($(option))"))
+
+release: $(VENV)/.aws-installed ## have a host on EC2 run another tag; STACK=S TAG=T
+	@$(BIN)/python -m deploy.stack release "$(STACK)" --tag "$(TAG)"
+
+destroy: $(VENV)/.aws-installed ## delete a host on EC2; STACK=S YES=1
+	@$(BIN)/python -m deploy.stack destroy "$(STACK)" $(if $(YES),--yes)
 
 secrets: ## make the key, the certificate and the password that docker-compose.yml has in secrets/
 	@deploy/secrets.sh $(NAMES)

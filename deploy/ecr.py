@@ -15,22 +15,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    ProfileNotFound,
-)
 
+from deploy.refusals import explained, permission_fault
 from twotower.errors import OperationError, SettingsError
 from twotower.files import check_writable, write_atomically
 from twotower.process import run
@@ -41,20 +34,6 @@ if TYPE_CHECKING:  # the stubs are for the linter alone
 _ECR_ADDRESS: Final = re.compile(
     r"(?P<host>(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?)(/(?P<prefix>.+))?"
 )
-_DENIED_ACTION: Final = re.compile(r"not authorized to perform: (ecr:\w+)")
-_EXPIRED: Final = frozenset({"ExpiredTokenException", "ExpiredToken", "RequestExpired"})
-_NOT_ACCEPTED: Final = frozenset(
-    {
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
-_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException"})
-
 # All that Docker pushes: ECR may turn what is not accepted into something else.
 _MEDIA_TYPES: Final = [
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -190,7 +169,7 @@ class Docker:
         """Raises OperationError where the registry does not take all of it."""
         answer = self._call("push", image.reference, show=True)
         if answer.returncode:
-            fault = _permission_fault(answer.stderr) or _last_line(answer.stderr)
+            fault = permission_fault(answer.stderr) or _last_line(answer.stderr)
             raise OperationError(f"{image.reference} was not pushed: {fault}")
 
     def _call(
@@ -215,7 +194,7 @@ class Ecr:
 
     def __init__(self, registry: Registry) -> None:
         self._account = registry.account
-        with _explained():
+        with explained("ECR"):
             # The region of the address, whatever the environment says: there lies the registry.
             self._client: ECRClient = boto3.client(
                 "ecr",
@@ -225,7 +204,7 @@ class Ecr:
 
     def find(self, repository: str, tag: str) -> Pushed | None:
         """The image of that tag; None where there is none, or no repository."""
-        with _explained():
+        with explained("ECR"):
             try:
                 answer = self._client.batch_get_image(
                     registryId=self._account,
@@ -246,7 +225,7 @@ class Ecr:
 
     def ensure_repository(self, repository: str) -> None:
         """Create a repository, unless it exists; then its settings are its owner's."""
-        with _explained():
+        with explained("ECR"):
             try:
                 self._client.describe_repositories(
                     registryId=self._account, repositoryNames=[repository]
@@ -264,7 +243,7 @@ class Ecr:
             tags=[{"Key": key, "Value": value} for key, value in _TAGS.items()],
         )
         try:
-            with _explained():
+            with explained("ECR"):
                 self._client.put_lifecycle_policy(
                     registryId=self._account,
                     repositoryName=repository,
@@ -278,7 +257,7 @@ class Ecr:
 
     def password(self) -> str:
         """What Docker logs in with, as the user AWS; good for twelve hours."""
-        with _explained():
+        with explained("ECR"):
             answer = self._client.get_authorization_token()
         token = base64.b64decode(answer["authorizationData"][0]["authorizationToken"])
         return token.decode().partition(":")[2]
@@ -372,55 +351,6 @@ def _check(images: Sequence[Image], architecture: str | None) -> None:
                 f"{image.reference} is of revision {image.revision[:12]}, but {images[0].name} is of "
                 f"{images[0].revision[:12]}; build all of them again"
             )
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Within the block, what AWS or its client refuses is an OperationError of one line."""
-    try:
-        yield
-    except ClientError as error:
-        raise OperationError(_refusal(error)) from error
-    except NoCredentialsError as error:
-        raise OperationError(
-            "there are no AWS credentials: log in (`aws sso login`), or set AWS_PROFILE, "
-            "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        ) from error
-    except ProfileNotFound as error:
-        raise SettingsError(f"{error}; set AWS_PROFILE to one that there is") from error
-    except EndpointConnectionError as error:
-        url = error.kwargs["endpoint_url"]
-        raise OperationError(
-            f"ECR cannot be reached at {url}: check the region in REGISTRY, and the network"
-        ) from error
-    except BotoCoreError as error:
-        raise OperationError(f"AWS: {_one_line(str(error))}") from error
-
-
-def _refusal(error: ClientError) -> str:
-    code = error.response["Error"]["Code"]
-    message = error.response["Error"].get("Message", "")
-    if code in _EXPIRED:
-        return "the AWS credentials have expired: log in again"
-    if code in _NOT_ACCEPTED:
-        return f"AWS does not accept the credentials ({code}): check them, and this machine's clock"
-    if code in _DENIED:
-        return _permission_fault(message) or _no_permission(f"ecr:{error.operation_name}")
-    return f"ECR refuses {error.operation_name}: {code}: {_one_line(message)}"
-
-
-def _permission_fault(text: str) -> str | None:
-    """What the text says that may not be done, if it says so: creating may take other actions too."""
-    found = _DENIED_ACTION.search(text)
-    return _no_permission(found[1]) if found else None
-
-
-def _no_permission(action: str) -> str:
-    return f"no permission for {action}; docs/aws.md lists the actions that a push takes"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _last_line(text: str) -> str:

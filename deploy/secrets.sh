@@ -15,10 +15,10 @@ for name in "$@"; do
     esac
 done
 if [ -e secrets/tls.key ] || [ -e secrets/tls.crt ]; then
-    [ -e secrets/tls.key ] && [ -e secrets/tls.crt ] || {
+    if ! [ -e secrets/tls.key ] || ! [ -e secrets/tls.crt ]; then
         echo "error: secrets/ has a tls.key or a tls.crt without the other; remove it, or add the other" >&2
         exit 1
-    }
+    fi
     [ $# -eq 0 ] || echo "secrets/tls.crt stands already: the names given are not in it unless they were before"
 else
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -subj /CN=twotower \

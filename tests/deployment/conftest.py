@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from deployment.aws import Aws, running_aws, running_moto, running_registry
 from deployment.engine import (
     IMAGES,
     Engine,
@@ -96,6 +97,27 @@ def composed(engine: Engine, envoy_image: str, data: Path, two_headed_recipe: Pa
         yield stack
     finally:
         stack.run("--profile", "grpc", "down", "--volumes", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def all_of_aws(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with (
+        running_moto("127.0.0.1", tmp_path_factory.mktemp("moto")) as moto,
+        running_aws(moto, registry) as aws,
+    ):
+        yield aws
+
+
+@pytest.fixture
+def aws(all_of_aws: Aws) -> Iterator[Aws]:
+    yield all_of_aws
+    all_of_aws.answers.clear()
 
 
 def _answers(stack: Stack) -> bool:

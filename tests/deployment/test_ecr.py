@@ -7,198 +7,19 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from shutil import which
 from typing import Any
 
-import httpx
 import pytest
 
-from deployment.engine import Engine, missing
-from services import NO_TLS, ROOT, free_port, wait_until
+from deployment.aws import CREDENTIALS, DENIED, HOST, PASSWORD, Aws
+from deployment.engine import Engine
+from services import ROOT, free_port
 
-_HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
-_PASSWORD = "123456789012-auth-token"  # noqa: S105 - moto's own for this account
-_MANIFESTS = [
-    f"application/vnd.{kind}+json"
-    for kind in (
-        "docker.distribution.manifest.v2",
-        "docker.distribution.manifest.list.v2",
-        "oci.image.manifest.v1",
-        "oci.image.index.v1",
-    )
-]
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-_DENIED = (
-    "User: arn:aws:iam::123456789012:user/ci is not authorized to perform: {} on resource: "
-    "arn:aws:ecr:eu-central-1:123456789012:repository/gateway because no identity-based policy allows it"
-)
 _numbers = count()
-
-
-@dataclass
-class Aws:
-    """ECR: its API, the registry of its address, and what it is told to answer instead."""
-
-    moto: str
-    registry: str
-    url: str = ""
-    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
-    """By action: what is answered in place of moto."""
-
-    def call(self, action: str, **body: Any) -> Any:
-        """What moto says to one action."""
-        answer = httpx.post(
-            self.moto,
-            json=body,
-            headers={
-                "X-Amz-Target": f"AmazonEC2ContainerRegistry_V20150921.{action}",
-                "Content-Type": "application/x-amz-json-1.1",
-                # Moto takes the region from it, and checks nothing.
-                "Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/eu-central-1/ecr/aws4_request",
-            },
-            verify=NO_TLS,
-            trust_env=False,
-        )
-        return answer.json()
-
-    def repositories(self, prefix: str) -> dict[str, dict[str, Any]]:
-        found = self.call("DescribeRepositories")["repositories"]
-        return {
-            one["repositoryName"]: one for one in found if one["repositoryName"].startswith(f"{prefix}/")
-        }
-
-    def manifest(
-        self, repository: str, tag: str, accepted: Sequence[str] = _MANIFESTS
-    ) -> httpx.Response:
-        """What the registry has under a tag."""
-        return httpx.get(
-            f"http://{self.registry}/v2/{repository}/manifests/{tag}",
-            headers={"Accept": ", ".join(accepted)},
-            auth=("AWS", _PASSWORD),
-            verify=NO_TLS,
-            trust_env=False,
-        )
-
-    def refuse(self, action: str, code: str, message: str = "no") -> None:
-        self.answers[action] = (400, {"__type": code, "message": message})
-
-
-class Api(BaseHTTPRequestHandler):
-    """ECR's API: moto's, but that an image is there once it is in the registry."""
-
-    def __init__(self, aws: Aws, *arguments: Any) -> None:
-        self.aws = aws
-        super().__init__(*arguments)
-
-    def do_POST(self) -> None:
-        action = self.headers["X-Amz-Target"].rpartition(".")[2]
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        status, answer = self.aws.answers.get(action) or self._ask(action, body)
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-amz-json-1.1")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def _ask(self, action: str, body: bytes) -> tuple[int, Any]:
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
-        moto = httpx.post(
-            self.aws.moto, content=body, headers=headers, verify=NO_TLS, trust_env=False, timeout=30
-        )
-        if action != "BatchGetImage" or moto.is_error:
-            return moto.status_code, moto.json()
-        asked = json.loads(body)
-        (image_id,) = asked["imageIds"]
-        found = self.aws.manifest(
-            asked["repositoryName"], image_id["imageTag"], asked["acceptedMediaTypes"]
-        )
-        if found.is_error:
-            return moto.status_code, moto.json()
-        digest = found.headers["Docker-Content-Digest"]
-        image = {"imageId": {**image_id, "imageDigest": digest}, "imageManifest": found.text}
-        return 200, {"images": [image], "failures": []}
-
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-@contextmanager
-def running(command: Sequence[str], url: str, log: Path, **environment: str) -> Iterator[None]:
-    """A server, until the block ends."""
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True
-        )
-
-    def answers() -> bool:
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            return bool(httpx.get(url, verify=NO_TLS, trust_env=False).status_code)
-        except httpx.TransportError:
-            return False
-
-    try:
-        wait_until(answers, f"{command[0]} answering", 60)
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a registry that lets in who has moto's password."""
-    if not which("docker-registry") or not which("htpasswd"):
-        missing("there is no registry; Debian has it in docker-registry, and htpasswd in apache2-utils")
-    folder = tmp_path_factory.mktemp("registry")
-    address = f"127.0.0.1:{free_port()}"
-    users = subprocess.run(
-        ["htpasswd", "-niB", "AWS"], input=_PASSWORD, capture_output=True, text=True, check=True
-    )
-    (folder / "htpasswd").write_text(users.stdout)
-    settings = {
-        "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
-        "http": {"addr": address},
-        "auth": {"htpasswd": {"realm": "twotower", "path": str(folder / "htpasswd")}},
-    }
-    (folder / "config.yml").write_text(json.dumps(settings))
-    command = ["docker-registry", "serve", str(folder / "config.yml")]
-    with running(command, f"http://{address}/v2/", folder / "log"):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def all_of_aws(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    moto_server = Path(sysconfig.get_path("scripts")) / "moto_server"
-    if not moto_server.exists():
-        missing("moto is not installed: `make test-deploy` does it")
-    port = free_port()
-    aws = Aws(f"http://127.0.0.1:{port}/", registry)
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with running([str(moto_server), "-H", "127.0.0.1", "-p", str(port)], f"{aws.moto}moto-api/", log):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Api, aws))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        aws.url = f"http://127.0.0.1:{server.server_port}"
-        yield aws
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def aws(all_of_aws: Aws) -> Iterator[Aws]:
-    yield all_of_aws
-    all_of_aws.answers.clear()
 
 
 @dataclass
@@ -217,14 +38,14 @@ class Pusher:
         self.docker = self.folder / "docker"
         self.docker.write_text(
             f'#!/bin/bash\nprintf "%s " "$@" >>{self.folder}/commands\n'
-            f'exec {self.engine.docker} "${{@//{_HOST}/{self.aws.registry}}}"\n'
+            f'exec {self.engine.docker} "${{@//{HOST}/{self.aws.registry}}}"\n'
         )
         self.docker.chmod(0o755)
         (self.folder / "tmp").mkdir()
 
     @property
     def address(self) -> str:
-        return f"{_HOST}/{self.prefix}"
+        return f"{HOST}/{self.prefix}"
 
     def build(
         self,
@@ -263,7 +84,7 @@ class Pusher:
             "AWS_ENDPOINT_URL": self.aws.url,
             "AWS_EC2_METADATA_DISABLED": "true",
             **{key: value for key, value in self.engine.environment.items() if key == "DOCKER_HOST"},
-            **_CREDENTIALS,
+            **CREDENTIALS,
             **changes,
         }
         command = ["push", "--registry", registry or self.address, "--tag", tag, *options, *names]
@@ -344,9 +165,9 @@ def test_the_password_is_on_no_command_line_and_stays_nowhere(pusher: Pusher) ->
     pusher.build("gateway")
     pushed = pusher.push("gateway")
     commands = (pusher.folder / "commands").read_text()
-    assert f"login --username AWS --password-stdin {_HOST}" in commands
+    assert f"login --username AWS --password-stdin {HOST}" in commands
     for text in (commands, pushed.stdout, pushed.stderr):
-        assert _PASSWORD not in text
+        assert PASSWORD not in text
     assert not any((pusher.folder / "tmp").iterdir())
     assert not (pusher.folder / ".docker").exists()
 
@@ -375,7 +196,7 @@ def test_a_taken_tag_is_refused_before_anything_is_pushed(pusher: Pusher) -> Non
 
 @pytest.mark.parametrize(
     "address",
-    ["twotower", "registry.example.com/twotower", "public.ecr.aws/x", f"{_HOST}/", f"1{_HOST}"],
+    ["twotower", "registry.example.com/twotower", "public.ecr.aws/x", f"{HOST}/", f"1{HOST}"],
 )
 def test_an_address_that_is_not_ecrs(pusher: Pusher, address: str) -> None:
     assert f"REGISTRY={address}: is not ECR's" in pusher.error("gateway", registry=address)
@@ -435,7 +256,7 @@ def test_no_docker(pusher: Pusher) -> None:
 
 def test_no_credentials(pusher: Pusher) -> None:
     pusher.build("gateway")
-    assert "no AWS credentials" in pusher.error("gateway", **dict.fromkeys(_CREDENTIALS, ""))
+    assert "no AWS credentials" in pusher.error("gateway", **dict.fromkeys(CREDENTIALS, ""))
     assert "profile (nobody)" in pusher.error("gateway", AWS_PROFILE="nobody")
     half = pusher.error("gateway", AWS_SECRET_ACCESS_KEY="")
     assert "Partial credentials" in half
@@ -482,7 +303,7 @@ def test_ecr_has_an_image_but_does_not_show_it(pusher: Pusher) -> None:
 )
 def test_the_action_that_is_denied_is_named(pusher: Pusher, action: str, denied: str) -> None:
     pusher.build("gateway")
-    pusher.aws.refuse(action, "AccessDeniedException", _DENIED.format(denied))
+    pusher.aws.refuse(action, "AccessDeniedException", DENIED.format(denied))
     line = pusher.error("gateway")
     assert f"no permission for {denied};" in line
     assert "docs/aws.md" in line
@@ -505,7 +326,7 @@ def test_a_registry_that_does_not_let_docker_in(pusher: Pusher) -> None:
         {"authorizationData": [{"authorizationToken": token}]},
     )
     line = pusher.error("gateway")
-    assert f"Docker cannot log in to {_HOST}: " in line
+    assert f"Docker cannot log in to {HOST}: " in line
     assert "401" in line
 
 
@@ -514,7 +335,7 @@ def test_a_push_that_is_denied_midway_says_what_is_there(pusher: Pusher) -> None
     refusing = pusher.folder / "refusing"
     refusing.write_text(
         '#!/bin/bash\nif [[ "$*" = *" push "*training* ]]; then\n'
-        f'echo "denied: {_DENIED.format("ecr:PutImage")}" >&2; exit 1\nfi\nexec {pusher.docker} "$@"\n'
+        f'echo "denied: {DENIED.format("ecr:PutImage")}" >&2; exit 1\nfi\nexec {pusher.docker} "$@"\n'
     )
     refusing.chmod(0o755)
     ended = pusher.push("gateway", "training", DOCKER=str(refusing))
@@ -534,13 +355,13 @@ def test_a_push_that_is_denied_midway_says_what_is_there(pusher: Pusher) -> None
 )
 def test_make_push_hands_its_variables_on(variables: Sequence[str], options: str) -> None:
     said = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", "push", f"REGISTRY={_HOST}", *variables],
+        ["make", "--no-print-directory", "--dry-run", "push", f"REGISTRY={HOST}", *variables],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
     command = " ".join(said.stdout.replace('"', "").replace("\\\n", " ").split())
-    assert f"-m deploy.ecr push --registry {_HOST}" in command
+    assert f"-m deploy.ecr push --registry {HOST}" in command
     assert options in command
     assert command.endswith("user_tower_svc retrieval_svc gateway training")
