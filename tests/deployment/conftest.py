@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -25,6 +26,10 @@ from deployment.engine import (
 from services import NO_TLS, ROOT, free_port, wait_until
 
 REGISTRY = "twotower-test"
+
+# Where make runs the tests, the ones that they run are not below it.
+for _name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(scope="session")

@@ -355,7 +355,7 @@ def test_a_push_that_is_denied_midway_says_what_is_there(pusher: Pusher) -> None
 )
 def test_make_push_hands_its_variables_on(variables: Sequence[str], options: str) -> None:
     said = subprocess.run(
-        ["make", "--no-print-directory", "--dry-run", "push", f"REGISTRY={HOST}", *variables],
+        ["make", "--dry-run", "push", f"REGISTRY={HOST}", *variables],
         cwd=ROOT,
         capture_output=True,
         text=True,
