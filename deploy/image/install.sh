@@ -10,9 +10,11 @@ python -m pip --python /opt/venv/bin/python install --disable-pip-version-check 
 packages=$(echo /opt/venv/lib/python3.*/site-packages)
 find "$packages" -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +
 find "$packages" -type f \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.[ah]' \) -delete
-# What builds Fortran and C, which SciPy alone names; and the previous Pydantic.
-[ -d "$packages/scipy" ] || rm -rf "$packages/numpy/f2py" "$packages/numpy/distutils"
-rm -rf "$packages/pydantic/v1"
+# Of NumPy, what it loads but when asked, and SciPy alone asks; the previous Pydantic; pip's own lists.
+[ -d "$packages/scipy" ] || for part in distutils f2py polynomial testing; do
+    rm -rf "$packages/numpy/$part"
+done
+rm -rf "$packages/pydantic/v1" "$packages"/*.dist-info/RECORD
 # Of Google's messages, those of errors alone; of FAISS, what is of the library itself.
 find "$packages/google" -mindepth 1 -maxdepth 1 -type d ! -name protobuf ! -name rpc ! -name _upb \
     -exec rm -rf {} +
