@@ -25,7 +25,7 @@ _SERVICE_CONFIG: Final = {
         {
             "name": [{}],
             "retryPolicy": {
-                "maxAttempts": 3,
+                "maxAttempts": 5,  # the most gRPC allows: several new replicas may still be loading
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.2s",
                 "backoffMultiplier": 2,
