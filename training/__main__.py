@@ -265,9 +265,13 @@ def _tune(options: argparse.Namespace) -> None:
 def _promote(options: argparse.Namespace) -> None:
     manifest = read_manifest(options.bundles, options.model_version)
     if not options.force:
-        told = check_good_enough(manifest, _promoted(options.bundles))
-        print(f"model {manifest.model_version}: {told}")  # noqa: T201
+        _check(manifest, _promoted(options.bundles))
     _tell(promote(options.bundles, options.model_version))
+
+
+def _check(manifest: Manifest, promoted: Manifest | None) -> None:
+    told = check_good_enough(manifest, promoted)
+    print(f"model {manifest.model_version}: {told}")  # noqa: T201
 
 
 def _promoted(bundles: Path) -> Manifest | None:
@@ -320,8 +324,7 @@ def _publish(options: argparse.Namespace) -> None:
     version = options.model_version or _promoted_version(options.bundles)
     remote = RemoteBundles(options.address)
     if not options.force:
-        told = check_good_enough(read_manifest(options.bundles, version), remote.promoted())
-        print(f"model {version}: {told}")  # noqa: T201
+        _check(read_manifest(options.bundles, version), remote.promoted())
     current = remote.push(options.bundles, version)
     print(f"{options.address}: ", end="")  # noqa: T201
     _tell(current)

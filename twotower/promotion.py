@@ -43,9 +43,15 @@ def promote(root: Path, model_version: str) -> Current:
     """
     read_bundle(root, model_version)
     before = read_current(root)
+    after = supersede(before, model_version)
+    return after if after == before else _point(root, after)
+
+
+def supersede(before: Current | None, model_version: str) -> Current:
+    """What a model's promotion makes of what was promoted before."""
     if before and before.current == model_version:
         return before
-    return _point(root, Current(current=model_version, previous=before.current if before else None))
+    return Current(current=model_version, previous=before.current if before else None)
 
 
 def rollback(root: Path) -> Current:

@@ -20,7 +20,7 @@ from twotower.bundle import is_whole, read_bundle
 from twotower.errors import BundleError
 from twotower.files import one_at_a_time, partial_folder, write_atomically, writing_into
 from twotower.manifest import MANIFEST, Manifest, sha256
-from twotower.promotion import CURRENT, Current
+from twotower.promotion import CURRENT, Current, supersede
 
 # botocore takes a while to import, and some memory: only a process that reads from S3 has it.
 # ruff: noqa: PLC0415
@@ -66,10 +66,10 @@ class RemoteBundles:
 
     def promoted(self) -> Manifest | None:
         """The manifest of what is promoted there, or None where nothing is. Raises BundleError."""
-        content = self._find(CURRENT, most_bytes=_MOST_BYTES)
-        if content is None:
+        current = self._read_current()
+        if current is None:
             return None
-        manifest, _ = self._read_manifest(self._parse_current(content).current)
+        manifest, _ = self._read_manifest(current.current)
         return manifest
 
     def push(self, root: Path, model_version: str) -> Current:
@@ -78,16 +78,15 @@ class RemoteBundles:
         Raises BundleError where the bundle is not whole, or S3 cannot be written to.
         """
         manifest, _ = read_bundle(root, model_version)
-        content = self._find(CURRENT, most_bytes=_MOST_BYTES)
-        before = self._parse_current(content) if content is not None else None
+        current = supersede(self._read_current(), model_version)
         for name in (*manifest.files, MANIFEST):
             self._put(f"{model_version}/{name}", (root / model_version / name).read_bytes())
-        previous = before.current if before else None
-        if before and before.current == model_version:
-            previous = before.previous
-        current = Current(current=model_version, previous=previous)
         self._put(CURRENT, current.model_dump_json().encode() + b"\n")
         return current
+
+    def _read_current(self) -> Current | None:
+        content = self._find(CURRENT, most_bytes=_MOST_BYTES)
+        return None if content is None else self._parse_current(content)
 
     def _parse_current(self, content: bytes) -> Current:
         try:
