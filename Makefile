@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUBS := twotower/v1/__init__.py
 READY := $(VENV)/.installed $(STUBS)
+# A set names all that it needs; asked for dependencies, an older pip finds their newest, which have no hash here.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 
 DOCKER ?= docker
 BUILD ?= build
@@ -86,11 +88,11 @@ $(VENV)/.installed: requirements/dev.txt
 		"error: Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d; set PYTHON=/path/to/python3" % v)'
 	@echo "installing into $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(INSTALL) requirements/dev.txt
 	@touch $@
 
 $(VENV)/.%-installed: requirements/%.txt $(VENV)/.installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(INSTALL) $<
 	@touch $@
 
 $(STUBS): $(wildcard protos/twotower/v1/*.proto) $(VENV)/.installed

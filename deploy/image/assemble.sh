@@ -3,7 +3,7 @@
 # usage: assemble.sh PACKAGE...
 set -eu
 python -m venv /opt/stubs
-/opt/stubs/bin/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/stubs.txt
+/opt/stubs/bin/pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r requirements/stubs.txt
 app=/layers/code/app
 mkdir -p "$app"
 cp -R "$@" "$app"

@@ -5,7 +5,7 @@
 set -eu
 python -m venv --without-pip /opt/venv
 python -m pip --python /opt/venv/bin/python install --disable-pip-version-check --no-compile --quiet \
-    --root-user-action ignore --require-hashes -r "requirements/$1.txt"
+    --root-user-action ignore --no-deps --require-hashes -r "requirements/$1.txt"
 
 packages=$(echo /opt/venv/lib/python3.*/site-packages)
 find "$packages" -type d \( -name tests -o -name __pycache__ \) -prune -exec rm -rf {} +

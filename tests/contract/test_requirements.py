@@ -91,3 +91,10 @@ def test_all_sets_agree_and_every_line_is_hashed() -> None:
             name, _, version = pin.partition("==")
             pinned.setdefault(f"{name} {marker}", set()).add(version)  # some differ by Python's version
     assert all(len(versions) == 1 for versions in pinned.values())
+
+
+def test_nothing_is_missing_though_nothing_is_installed_beside_what_is_listed() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stdout
