@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     rows.append(_row(service, replicas, options.cores, rounds))
                     print(_line(rows[-1]), flush=True)
         finally:
-            stack.call("down")
+            stack.call("down", "--volumes")
     if options.json:
         write_atomically(options.json, json.dumps(rows, indent=1).encode() + b"\n")
 
@@ -136,8 +136,10 @@ def _load(options: argparse.Namespace) -> dict[str, float]:
         ],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise OperationError(f"wrk: {(done.stderr or done.stdout).strip()[-500:]}")
     measured: dict[str, float] = json.loads(done.stderr.splitlines()[-1])
     if measured["failed"]:
         raise OperationError(f"{measured['failed']:.0f} of {measured['requests']:.0f} requests failed")
