@@ -25,7 +25,9 @@ _SERVICE_CONFIG: Final = {
         {
             "name": [{}],
             "retryPolicy": {
-                "maxAttempts": 5,  # the most gRPC allows: several new replicas may still be loading
+                # Replicas listen once they have a model: what is connected to and cannot answer is rare,
+                # one that is ending or without a model.
+                "maxAttempts": 3,
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.2s",
                 "backoffMultiplier": 2,
@@ -38,10 +40,10 @@ _OPTIONS: Final = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # the services are at hand, whatever the environment says
-    # A restarted service must be found again within seconds.
+    # A replica that begins to listen must be found at once: those it replaces go within the second.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # what an attempt to connect may take, whatever its name
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A host that vanished without a word must be noticed.
     ("grpc.keepalive_time_ms", 10_000),

@@ -233,7 +233,7 @@ def running_stack(
 ) -> Iterator[Stack]:
     """All three services over a folder of bundles, each with settings by their short names.
 
-    They are ready to answer, unless the caller does not want to wait for that.
+    They are ready to answer, or listen at least, where the caller does not want to wait for more.
     """
     embedding = model_service("user_tower_svc", bundles, logs, **user_tower)
     searching = model_service("retrieval_svc", retrieval_bundles or bundles, logs, **retrieval)
@@ -246,7 +246,8 @@ def running_stack(
     with ExitStack() as services:
         for service in stack.services:
             services.enter_context(running(service))
-        wait_until(stack.gateway.is_listening, "the gateway listening")
+        for service in stack.services:
+            wait_until(service.is_listening, f"{service.module} listening")
         if ready:
             stack.wait_ready()
         try:

@@ -20,6 +20,8 @@ from twotower.remote import borrowed
 from twotower.v1 import embedding_pb2 as pb
 
 _RETRY_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 5.0
+"""How long a stop waits for what is being loaded or pulled."""
 
 log = structlog.get_logger()
 
@@ -85,10 +87,12 @@ class ModelPool(Generic[M]):
         keep_seconds: float,
         pull: Callable[[], None] = lambda: None,
         on_change: Callable[[], None] = lambda: None,
+        on_started: Callable[[], None] = lambda: None,
     ) -> None:
         """`load` makes the served model of a verified bundle; `on_change` follows every change.
 
-        `pull` brings the folder up to date before each look; it may raise BundleError.
+        `pull` brings the folder up to date before each look; it may raise BundleError. `on_started` is
+        told once: when a model is preferred, or when the first look has ended without one.
         """
         self._root = root
         self._pull = pull
@@ -96,11 +100,13 @@ class ModelPool(Generic[M]):
         self._poll_seconds = poll_seconds
         self._keep_seconds = keep_seconds
         self._on_change = on_change
+        self._on_started = on_started
         # Replaced as wholes, never changed in place: readers need no lock.
         self._loaded: dict[str, _Loaded[M]] = {}
         self._preferred = ""
         self._refused: dict[str, _Refusal] = {}
         self._looked = False
+        self._started = False
         self._pull_again_at = 0.0
         self._not_pulled = ""
         self._stopping = threading.Event()
@@ -113,7 +119,7 @@ class ModelPool(Generic[M]):
     def stop(self) -> None:
         """Follow no more."""
         self._stopping.set()
-        self._thread.join(timeout=self._poll_seconds + 5)
+        self._thread.join(timeout=_STOP_SECONDS)
 
     @property
     def ready(self) -> bool:
@@ -152,9 +158,12 @@ class ModelPool(Generic[M]):
 
     def refused(self) -> list[pb.RefusedModel]:
         """The models promoted but not loaded, and why."""
+        refused = {version: refusal.message for version, refusal in self._refused.items()}
+        if not (refused or self._looked or self._preferred):
+            refused = {"": "the first is being loaded"}
         return [
-            pb.RefusedModel(model_version=version, message=refusal.message)
-            for version, refusal in self._refused.items()
+            pb.RefusedModel(model_version=version, message=message)
+            for version, message in refused.items()
         ]
 
     def refresh(self) -> None:
@@ -175,6 +184,8 @@ class ModelPool(Generic[M]):
             self._refused = {v: r for v, r in self._refused.items() if v in standing}
             self._report()
         for version in wanted:
+            if self._stopping.is_set():
+                return
             if version not in self._loaded:
                 self._try_loading(version)
             if version in self._loaded and (version == wanted[0] or not self._preferred):
@@ -188,6 +199,7 @@ class ModelPool(Generic[M]):
                 self.refresh()
             except Exception:  # the thread must outlive any fault, or promotions would go unseen
                 log.exception("models not refreshed")
+            self._tell_started()
             self._stopping.wait(self._poll_seconds)
 
     def _try_to_pull(self) -> None:
@@ -240,6 +252,12 @@ class ModelPool(Generic[M]):
             self._preferred = version
             log.info("model preferred", model_version=version)
             self._report()
+            self._tell_started()
+
+    def _tell_started(self) -> None:
+        if not self._started:
+            self._started = True
+            self._on_started()
 
     def _let_go(self, keep: list[str]) -> None:
         oldest = time.monotonic() - self._keep_seconds
@@ -258,9 +276,8 @@ class ModelPool(Generic[M]):
         return [preferred, *(v for v in self._loaded if v != preferred)] if preferred else []
 
     def _reason_for_none(self) -> str:
-        reasons = [refusal.message for refusal in self._refused.values()]
-        none = "none is promoted" if self._looked else "the first is being loaded"
-        return "no model is loaded: " + ("; ".join(reasons) or none)
+        reasons = [refused.message for refused in self.refused()]
+        return "no model is loaded: " + ("; ".join(reasons) or "none is promoted")
 
     def _report(self) -> None:
         MODELS.clear()

@@ -17,12 +17,32 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises SettingsError where the port is taken, or the host is none of this machine's.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=_family(host), backlog=2048)
     except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # Python adds the address once more
-        raise SettingsError(f"cannot listen on {host}:{port}: {reason}") from error
+        raise _refusal(host, port, error) from error
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """Take a port as `listen` does, but no connections yet: who tries to connect is refused."""
+    held = socket.socket(_family(host))
+    try:
+        # As listeners have it: what is left of a process that ended does not hold the port.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, port))
+    except OSError as error:
+        held.close()
+        raise _refusal(host, port, error) from error
+    return held
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _refusal(host: str, port: int, error: OSError) -> SettingsError:
+    reason = str(error.strerror).partition(" (")[0]  # Python may add the address once more
+    return SettingsError(f"cannot listen on {host}:{port}: {reason}")
 
 
 def run(main: Callable[[], None]) -> NoReturn:

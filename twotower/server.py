@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Literal
 
 import grpc
 import structlog
@@ -24,13 +27,16 @@ from twotower.logs import set_up_logging
 from twotower.manifest import Manifest
 from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.models import M, ModelPool
-from twotower.process import listen
+from twotower.process import hold
 from twotower.remote import follow
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 from twotower.settings import ModelServiceSettings
 
 ARRIVAL: Final[ContextVar[float]] = ContextVar("arrival")
 """When the call being answered arrived, by `time.perf_counter()`."""
+
+_LONGEST_SILENCE_SECONDS: Final = 30.0
+"""How long to wait for a first model before connections are taken without one."""
 
 _OBSERVED = "/twotower."
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -42,15 +48,15 @@ log = structlog.get_logger()
 class RpcServer:
     """A gRPC server of one service, beside health and reflection.
 
-    Its health is NOT_SERVING until `report_health(True)`.
+    Its health is NOT_SERVING until `report_health(True)`, and it takes no connections until `open()`.
     """
 
     def __init__(self, settings: ModelServiceSettings, service_name: str) -> None:
         """`service_name` is the full name of the protobuf service."""
         self._settings = settings
         self._names = ("", service_name)
-        self._stop = threading.Event()
-        self._metrics_server: Any = None
+        # Unlike an Event's, its methods may be called by a signal handler that interrupts them.
+        self._told: SimpleQueue[Literal["open", "stop"]] = SimpleQueue()
         self._health = health.HealthServicer()
         self.report_health(ready=False)
         self.grpc = grpc.server(
@@ -68,43 +74,66 @@ class RpcServer:
         for name in self._names:
             self._health.set(name, _SERVING if ready else _NOT_SERVING)
 
-    def listen(self) -> None:
-        """Take the ports, and start to answer. Raises SettingsError where one is taken."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
-        port = self._bind()
-        self._metrics_server = self._serve_metrics()
-        self.grpc.start()
-        log.info("listening", address=f"{self._settings.host}:{port}")
+    def open(self) -> None:
+        """Let `serve` take connections; from any thread."""
+        self._told.put("open")
 
-    def wait(self) -> None:
-        """Serve until SIGTERM or SIGINT, then refuse new calls and let those under way end."""
-        self._stop.wait()
-        log.info("draining")
-        self._health.enter_graceful_shutdown()
-        self.grpc.stop(self._settings.drain_seconds).wait()
-        if self._metrics_server:
-            self._metrics_server.shutdown()
+    @contextmanager
+    def claimed(self) -> Iterator[socket.socket]:
+        """Hold the ports, heed SIGTERM and SIGINT, and serve metrics while the block runs.
+
+        The block has the port of the service, to serve on. Raises SettingsError where a port is taken.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._told.put("stop"))
+        with hold(self._settings.host, self._settings.port) as held, self._metrics():
+            yield held
+
+    def serve(self, held: socket.socket) -> None:
+        """Listen on a port that is held, once opened or tired of waiting, until SIGTERM or SIGINT.
+
+        Then new calls are refused, and those under way end. Raises SettingsError where another process
+        that held the port too was the first to listen.
+        """
+        try:
+            told = self._told.get(timeout=_LONGEST_SILENCE_SECONDS)
+        except Empty:
+            told = "open"
+        if told == "open":
+            self._listen(held)
+            while self._told.get() != "stop":
+                pass
+            log.info("draining")
+            self._health.enter_graceful_shutdown()
+            self.grpc.stop(self._settings.drain_seconds).wait()
         log.info("stopped")
 
-    def _bind(self) -> int:
-        host, port = self._settings.host, self._settings.port
-        listen(host, port).close()  # it says what is wrong, which gRPC only prints
+    def _listen(self, held: socket.socket) -> None:
+        host, port = self._settings.host, held.getsockname()[1]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        held.close()  # gRPC takes a port itself, and connections from then on
         try:
-            return self.grpc.add_insecure_port(address)
+            self.grpc.add_insecure_port(address)
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on {address}: is the port taken?") from error
+        self.grpc.start()
+        log.info("listening", address=f"{host}:{port}")
 
-    def _serve_metrics(self) -> Any:
-        if not self._settings.metrics_port:
-            return None
+    @contextmanager
+    def _metrics(self) -> Iterator[None]:
+        host, port = self._settings.host, self._settings.metrics_port
+        if not port:
+            yield
+            return
         try:
-            server, _ = start_http_server(self._settings.metrics_port, self._settings.host)
+            server, _ = start_http_server(port, host)
         except OSError as error:
-            address = f"{self._settings.host}:{self._settings.metrics_port}"
-            raise SettingsError(f"cannot serve metrics on {address}: {error.strerror}") from error
-        return server
+            raise SettingsError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
+        with server:
+            try:
+                yield
+            finally:
+                server.shutdown()
 
 
 def serve_models(
@@ -117,6 +146,12 @@ def serve_models(
 
     `load` makes the served model of a bundle; `register` adds the servicer to the server. Healthy once
     a model is loaded. Raises SettingsError where a port is taken.
+
+    It listens once a model is loaded: clients that balance over replicas take any that they can connect
+    to for one that answers, and a call that meets only such as are still loading fails. Where the first
+    look finds no model that will do, it listens to tell the reason. So it does at last where that look
+    hangs, behind an S3 that answers byte by byte or a stuck replica that shares the cache; but only when
+    any usual pull and load would be over, since a replica is better away during these.
     """
     set_up_logging(service_name, settings.log_level)
     server = RpcServer(settings, service_name)
@@ -128,14 +163,15 @@ def serve_models(
         poll_seconds=settings.poll_seconds,
         keep_seconds=settings.keep_seconds,
         on_change=lambda: server.report_health(ready=models.ready),
+        on_started=server.open,
     )
     register(models, server.grpc)
-    server.listen()
-    models.start()
-    try:
-        server.wait()
-    finally:
-        models.stop()
+    with server.claimed() as held:
+        models.start()
+        try:
+            server.serve(held)
+        finally:
+            models.stop()
 
 
 def _options(settings: ModelServiceSettings) -> Sequence[tuple[str, int]]:

@@ -292,7 +292,7 @@ class TestHost:
         kept = set(before) & set(started.containers())
         assert {before[container] for container in kept} == {"edge"}
         assert started.tags() == {"1.5"}
-        assert sum(load.failed.values()) <= load.outcomes["200"] / 500, load.failed
+        assert load.failed == {}
         assert load.outcomes["200"] > 500
         print(json.dumps(load.outcomes))  # noqa: T201
 

@@ -272,7 +272,7 @@ def test_a_model_that_does_not_replay_its_golden_requests(
     version = rewrite(bundles, trained, change(second))
     promote(bundles, version)
     with running(model_service(module, bundles, tmp_path)) as service:
-        wait_until(lambda: service.events("model refused"), "the model refused")
+        wait_until(service.is_listening, "it listening")
         reason = service.events("model refused")[0]["reason"]
         assert "golden request of user " in reason
         assert words in reason

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,13 +55,18 @@ class World:
             raise self.load_faults[version]
         return FakeModel(version, self.replay_faults.get(version))
 
-    def make_pool(self, on_change: Callable[[], None] | None = None) -> ModelPool[FakeModel]:
+    def make_pool(
+        self,
+        on_change: Callable[[], None] | None = None,
+        on_started: Callable[[], None] = lambda: None,
+    ) -> ModelPool[FakeModel]:
         return ModelPool(
             self.root,
             self.load,
             poll_seconds=0.005,
             keep_seconds=KEEP_SECONDS,
             on_change=on_change or (lambda: self.changes.append(metrics())),
+            on_started=on_started,
         )
 
     def promote(self, *places: int) -> None:
@@ -365,6 +371,78 @@ def test_its_thread_follows_promotions(world: World) -> None:
     world.promote(2)
     time.sleep(0.05)
     assert served(pool) == world.versions[1::-1]
+
+
+def test_a_start_is_told_once_and_by_the_first_model(world: World) -> None:
+    first, second, third = world.versions
+    told: list[list[str]] = []
+    pool = world.make_pool(on_started=lambda: told.append(served(pool)))
+    world.promote(0, 1)
+    pool.start()
+    assert eventually(lambda: served(pool) == [second, first])
+    world.promote(2)
+    assert eventually(lambda: served(pool)[0] == third)
+    pool.stop()
+    assert told == [[second]]  # whoever asks for the promoted one need not wait for the one before
+
+
+@pytest.mark.parametrize(
+    "reason", ["none is promoted", "cannot be read as a promotion", "cannot be loaded"]
+)
+def test_a_start_without_a_model_is_told_with_the_reason(world: World, reason: str) -> None:
+    told: list[str] = []
+
+    def ask() -> None:
+        with pytest.raises(NotReady) as caught:
+            pool.get()
+        told.append(str(caught.value))
+
+    pool = world.make_pool(on_started=ask)
+    assert [refused.message for refused in pool.refused()] == ["the first is being loaded"]
+    world.load_faults |= {version: ValueError(version) for version in world.versions}
+    if reason != "none is promoted":
+        world.promote(0, 1)
+    if reason == "cannot be read as a promotion":
+        (world.root / CURRENT).write_bytes(b"?")
+    pool.start()
+    assert eventually(lambda: bool(told))
+    pool.stop()
+    (only,) = told
+    assert reason in only
+
+
+def test_a_start_is_told_whatever_fails(world: World) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    told: list[bool] = []
+    pool = world.make_pool(fail, on_started=lambda: told.append(pool.ready))
+    world.promote(0)
+    pool.start()
+    assert eventually(lambda: bool(told))
+    pool.stop()
+
+
+def test_what_is_not_yet_begun_at_a_stop_is_left(world: World) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+    load = world.load
+
+    def hesitate(manifest: Manifest, bundle: Bundle) -> FakeModel:
+        loading.set()
+        assert go_on.wait(10)
+        return load(manifest, bundle)
+
+    world.load = hesitate  # type: ignore[method-assign]
+    world.promote(0, 1)
+    pool = world.make_pool()
+    pool.start()
+    assert loading.wait(10)
+    stop = threading.Thread(target=pool.stop)
+    stop.start()
+    assert eventually(pool._stopping.is_set)
+    go_on.set()
+    stop.join()
+    assert served(pool) == [world.versions[1]]
 
 
 def test_its_thread_survives_a_fault(world: World) -> None:

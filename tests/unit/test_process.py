@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from twotower.errors import DataError
-from twotower.process import run
+from twotower.errors import DataError, SettingsError
+from twotower.process import hold, listen, run
 
 
 @contextmanager
@@ -98,3 +99,22 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         with pytest.raises(SystemExit) as ended:
             run(lambda: signal.raise_signal(signal.SIGINT))
         assert ended.value.code == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_held_takes_no_connections(host: str) -> None:
+    with hold(host, 0) as held:
+        address = held.getsockname()[:2]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5)
+        held.listen()
+        socket.create_connection(address, timeout=5).close()
+
+
+@pytest.mark.parametrize("take", [hold, listen])
+def test_a_port_that_is_listened_on_cannot_be_taken(take: Callable[[str, int], socket.socket]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        with pytest.raises(SettingsError) as caught:
+            take(host, port)
+    assert str(caught.value) == f"cannot listen on {host}:{port}: Address already in use"
