@@ -25,13 +25,13 @@ _SERVICE_CONFIG: Final = {
         {
             "name": [{}],
             "retryPolicy": {
-                # Replicas listen once they have a model: what is connected to and cannot answer is rare,
-                # one that is ending or without a model.
+                # Replicas listen once they have a model: few that are connected to cannot answer.
                 "maxAttempts": 3,
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A server that ends cancels the calls that reach it while it closes.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
@@ -43,7 +43,7 @@ _OPTIONS: Final = (
     # A replica that begins to listen must be found at once: those it replaces go within the second.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # what an attempt to connect may take, whatever its name
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # despite its name, what an attempt may take
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A host that vanished without a word must be noticed.
     ("grpc.keepalive_time_ms", 10_000),

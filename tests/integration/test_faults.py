@@ -273,10 +273,13 @@ class Liar(RetrievalServiceServicer):
         """Changes the answer to one user."""
         self.arrange: Callable[[Rows], Rows] = lambda rows: rows
         """Changes the rows of a batch."""
+        self.receive: Callable[[grpc.ServicerContext], None] = lambda _: None
+        """May end a call before it is answered."""
 
     def BatchRetrieveMovies(  # noqa: N802 - the name is the contract's
-        self, request: retrieval_pb2.BatchRetrieveMoviesRequest, _context: grpc.ServicerContext
+        self, request: retrieval_pb2.BatchRetrieveMoviesRequest, context: grpc.ServicerContext
     ) -> retrieval_pb2.BatchRetrieveMoviesResponse:
+        self.receive(context)
         found = [tell(search) for search in request.users]
         for answer in found:
             self.distort(answer)
@@ -397,6 +400,23 @@ def test_similar_movies_that_cannot_be(deceived: Service) -> None:
     check_bad_answer(httpx.get(f"http://{deceived.address}/v1/movies/1/similar"))
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])
+def test_a_call_that_a_closing_service_ends_is_made_again(
+    deceived: Service, liar: Liar, monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode
+) -> None:
+    calls = []
+
+    def close(context: grpc.ServicerContext) -> None:
+        calls.append(context.peer())
+        if len(calls) < 3:
+            context.abort(code, "closing")
+
+    monkeypatch.setattr(liar, "receive", close)
+    answer, _ = ask(f"http://{deceived.address}")
+    assert answer.status_code == 200, answer.text
+    assert len(calls) == 3
+
+
 @contextmanager
 def load(url: str, threads: int = 4) -> Iterator[list[str]]:
     """Clients who ask while the block runs; "200" or the problem of each answer, as they come."""
@@ -453,6 +473,12 @@ def test_two_replicas(stack: Stack, model: Bundle, tmp_path: Path) -> None:
                 "the replica used again",
                 10,
             )
+            for _ in range(3):
+                assert replicas[1].stop() == 0
+                wait_for_more(outcomes, 20)
+                replicas[1].start()
+                wait_until(replicas[1].is_serving, "the other replica back")
+                wait_for_more(outcomes, 20)
         assert {*outcomes} == {"200"}
         answer, _ = ask(url)
         top = tuple(item["movie_id"] for item in answer.json()["items"])
