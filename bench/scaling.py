@@ -104,7 +104,8 @@ def _limits(service: str, cores: float) -> dict[str, Any]:
     environments = {
         "user_tower_svc": {"USER_TOWER_MAX_CONNECTION_AGE_SECONDS": age},
         "retrieval_svc": {"RETRIEVAL_MAX_CONNECTION_AGE_SECONDS": age},
-        "gateway": {},
+        # Whatever share of a core it has, it answers in the end; what counts here is how many.
+        "gateway": {"GATEWAY_TIMEOUT_SECONDS": "20"},
     }
     everything = float(os.cpu_count() or 1)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -73,6 +74,22 @@ def test_starts_with_its_own_requirements(module: str, requirements: str) -> Non
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("service", ["user_tower_svc", "retrieval_svc"])
+def test_a_service_computes_in_the_thread_that_it_is_asked_in(service: str) -> None:
+    threads = "{pool['num_threads'] for pool in threadpool_info()}"
+    script = f"import {service}.service\nfrom threadpoolctl import threadpool_info\nprint({threads})"
+    settings = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout == "{1}\n"
 
 
 @pytest.mark.parametrize("service", ["user_tower", "retrieval", "gateway"])
