@@ -4,7 +4,7 @@
 # ruff: noqa: PLC0415
 
 from retrieval_svc.settings import RetrievalSettings
-from twotower.process import run
+from twotower.process import compute_in_one_thread, run
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
 
         check_grpc(settings.host, settings.port)
         return
+    compute_in_one_thread()
     from retrieval_svc import service
 
     if settings.command == "doctor":

@@ -1,6 +1,1 @@
 """The user tower as a service: from a user's ratings or features to an embedding."""
-
-import os
-
-# A batch is too small to be worth two threads: they only wait for each other, at twice the work.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -3,7 +3,7 @@
 # What serves takes half a second to import, which a check of health does without.
 # ruff: noqa: PLC0415
 
-from twotower.process import run
+from twotower.process import compute_in_one_thread, run
 from user_tower_svc.settings import UserTowerSettings
 
 
@@ -15,6 +15,7 @@ def main() -> None:
 
         check_grpc(settings.host, settings.port)
         return
+    compute_in_one_thread()
     from user_tower_svc import service
 
     if settings.command == "doctor":

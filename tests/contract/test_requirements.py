@@ -19,6 +19,7 @@ _FORBIDDEN_TO_SERVE = {
     *("scikit-surprise", "scikit-learn", "implicit"),
     *("bokeh", "jinja2"),
 }
+_POOLS = "from threadpoolctl import threadpool_info"
 _START = """
 import sys
 absent = set(sys.argv[2:])
@@ -77,19 +78,30 @@ def test_starts_with_its_own_requirements(module: str, requirements: str) -> Non
 
 
 @pytest.mark.parametrize("service", ["user_tower_svc", "retrieval_svc"])
-def test_a_service_computes_in_the_thread_that_it_is_asked_in(service: str) -> None:
+def test_a_service_computes_in_the_thread_that_it_is_asked_in(service: str, tmp_path: Path) -> None:
     threads = "{pool['num_threads'] for pool in threadpool_info()}"
-    script = f"import {service}.service\nfrom threadpoolctl import threadpool_info\nprint({threads})"
+    script = f"from {service}.__main__ import main\nmain()\n{_POOLS}\nprint({threads})"
+    assert _said(script, "doctor", bundles=tmp_path).splitlines()[-1] == "{1}"
+
+
+def test_what_runs_beside_the_services_keeps_its_threads(tmp_path: Path) -> None:
+    script = (
+        "import os\nimport deploy.local\nprint([n for n in os.environ if n.endswith('_NUM_THREADS')])"
+    )
+    assert _said(script, bundles=tmp_path) == "[]\n"
+
+
+def _said(script: str, *arguments: str, bundles: Path) -> str:
+    """The standard output of a script that nobody has told how many threads to use."""
     settings = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    answer = subprocess.run(
-        [sys.executable, "-c", script],
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
         cwd=ROOT,
-        env=settings,
+        env={**settings, "TWOTOWER_BUNDLES": str(bundles)},
         capture_output=True,
         text=True,
         check=True,
-    )
-    assert answer.stdout == "{1}\n"
+    ).stdout
 
 
 @pytest.mark.parametrize("service", ["user_tower", "retrieval", "gateway"])
