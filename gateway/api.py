@@ -15,7 +15,8 @@ from gateway import schemas
 from gateway.body import JsonRoute
 from gateway.operations import recommender_of
 from gateway.problems import faults_of, problem_of, problem_of_faults, problem_responses
-from gateway.recommender import Recommender
+from gateway.recommender import Recommendation, Recommender
+from gateway.translation import ask_of, json_of
 from twotower.errors import MovieNotFound, RequestError
 from twotower.request_ids import current_request_id
 
@@ -72,7 +73,7 @@ async def recommend(
     strict: Strict = False,
 ) -> Response:
     """Recommend movies to a user given by id, by ratings or by features."""
-    return _json(await _recommend(service, body, strict=strict))
+    return answer(await _recommend(service, body, strict=strict))
 
 
 @router.get(
@@ -91,7 +92,7 @@ async def recommend_known(
 ) -> Response:
     """Recommend movies to a user of the training data."""
     body = schemas.RecommendationRequest(user_id=user_id, k=k)
-    return _json(await _recommend(service, body, strict=strict))
+    return answer(await _recommend(service, body, strict=strict))
 
 
 @router.post(
@@ -111,7 +112,8 @@ async def recommend_batch(
     results = await asyncio.gather(
         *(_recommend_or_problem(service, request, strict=strict) for request in body.requests)
     )
-    return _json(schemas.BatchResponse(results=results))
+    content = b'{"results":[' + b",".join(results) + b"]}"
+    return Response(content, media_type="application/json")
 
 
 @router.get(
@@ -136,7 +138,7 @@ async def similar(service: Service, movie_id: MovieId, k: K = 10) -> Response:
 )
 async def movie(service: Service, movie_id: MovieId) -> Response:
     """Look a movie up."""
-    found = await service.retrieval.movies([movie_id], service.timeout)
+    found = await service.retrieval.movies([movie_id], "", service.timeout)
     if not found.movies:
         raise MovieNotFound(f"movie_id: {movie_id} is not a movie of this model", field="movie_id")
     return _json(schemas.MovieDetails.of(found.movies[0]))
@@ -171,30 +173,31 @@ async def predict(
     body: Annotated[schemas.PredictRequest, Body(openapi_examples=_PREDICT_EXAMPLE)],
 ) -> Response:
     """Recommend ten movies to a user, as the first version of this system answered."""
-    answer = await _recommend(service, schemas.RecommendationRequest(user_id=body.uid), strict=False)
-    return _json(schemas.PredictResponse(Recommended=[item.movie_id for item in answer.items]))
+    user = schemas.RecommendationRequest(user_id=body.uid)
+    found = (await _recommend(service, user, strict=False)).found
+    return _json(schemas.PredictResponse(Recommended=list(found.movie_ids)))
 
 
 async def _recommend(
     service: Recommender, body: schemas.RecommendationRequest, *, strict: bool
-) -> schemas.RecommendationResponse:
-    request_id = current_request_id()
-    recommendation = await service.recommend(
-        body.user(strict=strict, request_id=request_id), body.search(request_id=request_id)
-    )
-    return schemas.RecommendationResponse.of(recommendation)
+) -> Recommendation:
+    return await service.recommend(ask_of(body, strict=strict, request_id=current_request_id()))
 
 
-async def _recommend_or_problem(
-    service: Recommender, request: object, *, strict: bool
-) -> schemas.RecommendationResponse | schemas.Problem:
+async def _recommend_or_problem(service: Recommender, request: object, *, strict: bool) -> bytes:
     try:
         body = schemas.RecommendationRequest.model_validate(request)
-        return await _recommend(service, body, strict=strict)
+        return json_of(await _recommend(service, body, strict=strict))
     except ValidationError as error:
-        return problem_of_faults(faults_of(error))
+        problem = problem_of_faults(faults_of(error))
     except RequestError as error:
-        return problem_of(error)
+        problem = problem_of(error)
+    return problem.model_dump_json().encode()
+
+
+def answer(recommendation: Recommendation) -> Response:
+    """A recommendation as HTTP has it."""
+    return Response(json_of(recommendation), media_type="application/json")
 
 
 def _json(answer: BaseModel) -> Response:

@@ -7,18 +7,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from twotower.errors import DeadlineExceeded, RequestError
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
+_PATIENCE: Final = 0.01
+"""Seconds between looks for requests past their deadlines."""
+
 Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError]]]
 """Sends requests as one batch, within so many seconds; answers or errors come back in their order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Row(Generic[Request, Answer]):
     request: Request
     deadline: float
@@ -51,7 +54,9 @@ class Batcher(Generic[Request, Answer]):
         self._size = size
         self._in_flight = in_flight
         self._waiting: deque[_Row[Request, Answer]] = deque()
+        self._unanswered: set[_Row[Request, Answer]] = set()
         self._away: set[asyncio.Task[None]] = set()
+        self._dispatching = self._watching = False
 
     async def submit(self, request: Request, deadline: float) -> Answer:
         """Send a request with others, and return its own answer; raises its own error.
@@ -59,17 +64,34 @@ class Batcher(Generic[Request, Answer]):
         `deadline` is by the event loop's clock; past it, DeadlineExceeded.
         """
         loop = asyncio.get_running_loop()
-        row = _Row[Request, Answer](request, deadline, loop.create_future())
+        row: _Row[Request, Answer] = _Row(request, deadline, loop.create_future())
         self._waiting.append(row)
-        # After this round of the loop, so that requests read in the same round go together.
-        loop.call_soon(self._dispatch)
+        self._unanswered.add(row)
+        if not self._dispatching:
+            # After this round of the loop, so that requests read in the same round go together.
+            self._dispatching = True
+            loop.call_soon(self._dispatch)
+        if not self._watching:
+            # One look at all now and then costs less than a timer for each.
+            self._watching = True
+            loop.call_later(_PATIENCE, self._expire)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await row.answered
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self._name} did not answer in time") from None
+            return await row.answered
+        finally:
+            self._unanswered.discard(row)
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for row in self._unanswered:
+            if row.deadline <= now and not row.answered.done():
+                row.answered.set_exception(DeadlineExceeded(f"{self._name} did not answer in time"))
+        self._watching = bool(self._unanswered)
+        if self._watching:
+            loop.call_later(_PATIENCE, self._expire)
 
     def _dispatch(self) -> None:
+        self._dispatching = False
         loop = asyncio.get_running_loop()
         while self._waiting and len(self._away) < self._in_flight:
             rows = self._next_rows(loop.time())

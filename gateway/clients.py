@@ -149,9 +149,11 @@ class RetrievalClient:
             self.name, self._stub.FindSimilarMovies(request, timeout=seconds, metadata=_metadata())
         )
 
-    async def movies(self, movie_ids: list[int], seconds: float) -> retrieval_pb2.GetMoviesResponse:
-        """Movies by id. Raises RequestError."""
-        request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids)
+    async def movies(
+        self, movie_ids: list[int], model_version: str, seconds: float
+    ) -> retrieval_pb2.GetMoviesResponse:
+        """Movies by id, of a model; of the preferred one where that is empty. Raises RequestError."""
+        request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids, model_version=model_version)
         return await _call(
             self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
         )

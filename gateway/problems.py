@@ -48,7 +48,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def _on_request_error(_request: Request, error: RequestError) -> Response:
-        return respond(problem_of(error), retry=isinstance(error, Unavailable))
+        return respond_to(error)
 
     @app.exception_handler(RequestValidationError)
     async def _on_validation_error(_request: Request, error: RequestValidationError) -> Response:
@@ -91,6 +91,11 @@ def faults_of(error: ValidationError) -> list[Any]:
 def not_ready(reason: str) -> Response:
     """That requests cannot be answered now, and why."""
     return respond(problem_of(NotReady(reason)), retry=True)
+
+
+def respond_to(error: RequestError) -> Response:
+    """An error of ours as an HTTP response."""
+    return respond(problem_of(error), retry=isinstance(error, Unavailable))
 
 
 def respond(problem: Problem, *, retry: bool = False, headers: dict[str, str] | None = None) -> Response:

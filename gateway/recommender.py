@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from operator import methodcaller
-from typing import Any, NamedTuple, Self
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 from gateway.batching import Batcher
+from gateway.catalogue import MovieTexts
 from gateway.clients import Models, RetrievalClient, UserTowerClient
 from gateway.settings import GatewaySettings
 from twotower.errors import BadAnswer, ModelNotServed, NotReady, RequestError
@@ -16,11 +18,19 @@ from twotower.v1.retrieval_pb2 import RetrieveMoviesRequest, RetrieveMoviesRespo
 from twotower.v1.user_tower_pb2 import EmbedUserRequest
 
 
+class Ask(NamedTuple):
+    """What to ask of both services for one user; `search` is `ids_only`, and has no embedding yet."""
+
+    user: EmbedUserRequest
+    search: RetrieveMoviesRequest
+
+
 class Recommendation(NamedTuple):
-    """Both services' answers for one user, of one model."""
+    """Both services' answers for one user, of one model, and the JSON of the movies, as `MovieTexts`."""
 
     user: UserEmbedding
     found: RetrieveMoviesResponse
+    texts: Mapping[int, str]
 
 
 class Readiness(NamedTuple):
@@ -38,17 +48,14 @@ class Recommender:
         self._ready_timeout = settings.ready_timeout_seconds
         self._user_tower = UserTowerClient(settings.user_tower)
         self.retrieval = RetrievalClient(settings.retrieval)
-        limits: dict[str, Any] = {
-            "max_rows": settings.max_batch_rows,
-            "max_bytes": settings.max_batch_bytes,
-            "size": methodcaller("ByteSize"),
-            "in_flight": settings.batches_in_flight,
-        }
-        self._embed = Batcher[EmbedUserRequest, UserEmbedding](
-            UserTowerClient.name, self._user_tower.embed, **limits
-        )
-        self._retrieve = Batcher[RetrieveMoviesRequest, RetrieveMoviesResponse](
-            RetrievalClient.name, self.retrieval.retrieve, **limits
+        self._texts = MovieTexts(self.retrieval.movies)
+        self._batcher = Batcher[Ask, Recommendation](
+            "the service",
+            self._recommend_together,
+            max_rows=settings.max_batch_rows,
+            max_bytes=settings.max_batch_bytes,
+            size=_bytes_of,
+            in_flight=settings.batches_in_flight,
         )
 
     async def __aenter__(self) -> Self:
@@ -58,17 +65,17 @@ class Recommender:
         await self._user_tower.close()
         await self.retrieval.close()
 
-    async def recommend(self, user: EmbedUserRequest, search: RetrieveMoviesRequest) -> Recommendation:
-        """Embed the user and find movies, wholly by one model. `search` comes without an embedding.
+    async def recommend(self, ask: Ask) -> Recommendation:
+        """Embed the user and find movies, wholly by one model.
 
         Raises RequestError: of the request itself, or where the services cannot answer in time.
         """
         deadline = asyncio.get_running_loop().time() + self.timeout
         try:
-            return await self._once(user, search, deadline)
+            return await self._submit(ask, deadline)
         except ModelNotServed as refusal:
-            user.model_version = await self._shared_version(refusal.served, deadline)
-            return await self._once(user, search, deadline)
+            ask.user.model_version = await self._shared_version(refusal.served, deadline)
+            return await self._submit(ask, deadline)
 
     async def readiness(self) -> Readiness:
         """Whether both services can be reached and share a loaded model."""
@@ -88,20 +95,60 @@ class Recommender:
             return Readiness("", "the user tower and retrieval serve no model in common")
         return Readiness(shared[0], "")
 
-    async def _once(
-        self, user: EmbedUserRequest, search: RetrieveMoviesRequest, deadline: float
-    ) -> Recommendation:
-        user.timeout_ms = _milliseconds_until(deadline)
-        embedding = await self._embed.submit(user, deadline)
-        search.embedding.CopyFrom(embedding)
-        search.timeout_ms = _milliseconds_until(deadline)
-        found = await self._retrieve.submit(search, deadline)
-        _check(embedding, found)
-        return Recommendation(embedding, found)
+    async def _submit(self, ask: Ask, deadline: float) -> Recommendation:
+        ask.user.timeout_ms = ask.search.timeout_ms = int(_seconds_until(deadline) * 1000) or 1
+        return await self._batcher.submit(ask, deadline)
+
+    async def _recommend_together(
+        self, asks: list[Ask], seconds: float
+    ) -> Sequence[Recommendation | RequestError]:
+        """Answer a batch, each row on its own. Raises RequestError where a call fails as a whole."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        users = await self._user_tower.embed([ask.user for ask in asks], seconds)
+        embedded = [
+            (ask.search, user)
+            for ask, user in zip(asks, users, strict=True)
+            if isinstance(user, UserEmbedding)
+        ]
+        found = iter(await self._search(embedded, deadline) if embedded else ())
+        return [user if isinstance(user, RequestError) else next(found) for user in users]
+
+    async def _search(
+        self, embedded: list[tuple[RetrieveMoviesRequest, UserEmbedding]], deadline: float
+    ) -> list[Recommendation | RequestError]:
+        for search, user in embedded:
+            search.embedding.CopyFrom(user)
+        found = await self.retrieval.retrieve(
+            [search for search, _ in embedded], _seconds_until(deadline)
+        )
+        checked = [
+            movies if isinstance(movies, RequestError) else _check(search, movies)
+            for (search, _), movies in zip(embedded, found, strict=True)
+        ]
+        texts = await self._texts_of(checked, deadline)
+        return [
+            movies
+            if isinstance(movies, RequestError)
+            else Recommendation(user, movies, texts[movies.model_version])
+            for (_, user), movies in zip(embedded, checked, strict=True)
+        ]
+
+    async def _texts_of(
+        self, found: Sequence[RetrieveMoviesResponse | RequestError], deadline: float
+    ) -> dict[str, Mapping[int, str]]:
+        """The JSON of every movie found, by model version."""
+        wanted: defaultdict[str, set[int]] = defaultdict(set)
+        for movies in found:
+            if isinstance(movies, RetrieveMoviesResponse):
+                wanted[movies.model_version].update(movies.movie_ids)
+        return {
+            version: await self._texts.of(version, movie_ids, _seconds_until(deadline))
+            for version, movie_ids in wanted.items()
+        }
 
     async def _shared_version(self, retrievable: Sequence[str], deadline: float) -> str:
         """The best of the versions that retrieval serves which the user tower serves too."""
-        seconds = _milliseconds_until(deadline) / 1000
+        seconds = _seconds_until(deadline)
         embeddable = [model.model_version for model in (await self._user_tower.models(seconds)).models]
         for version in retrievable:
             if version in embeddable:
@@ -112,9 +159,14 @@ class Recommender:
         )
 
 
-def _milliseconds_until(deadline: float) -> int:
-    """By the event loop's clock; at least 1, since 0 would mean no limit."""
-    return max(int((deadline - asyncio.get_running_loop().time()) * 1000), 1)
+def _seconds_until(deadline: float) -> float:
+    """By the event loop's clock; a thousandth at least, since 0 would mean no limit."""
+    return max(deadline - asyncio.get_running_loop().time(), 0.001)
+
+
+def _bytes_of(ask: Ask) -> int:
+    """What either message of a row comes to, at most: retrieval's will have the rated ids as well."""
+    return ask.user.ByteSize() + ask.search.ByteSize()
 
 
 def _shared(indexes: Models, towers: Models) -> list[str]:
@@ -122,6 +174,17 @@ def _shared(indexes: Models, towers: Models) -> list[str]:
     return [m.model_version for m in indexes.models if m.model_version in embeddable]
 
 
-def _check(embedding: UserEmbedding, found: RetrieveMoviesResponse) -> None:
-    if found.model_version != embedding.model_version:
-        raise BadAnswer("retrieval answered by another model than the user tower's")
+def _check(
+    search: RetrieveMoviesRequest, found: RetrieveMoviesResponse
+) -> RetrieveMoviesResponse | BadAnswer:
+    """The answer itself, unless it cannot be."""
+    count = len(found.movie_ids)
+    if found.model_version != search.embedding.model_version:
+        return BadAnswer("retrieval answered by another model than the user tower's")
+    if not count == len(found.scores) == len(found.predicted_ratings):
+        return BadAnswer("retrieval answered with more scores or ratings than movies, or fewer")
+    if not math.isfinite(sum(found.scores) + sum(found.predicted_ratings)):
+        return BadAnswer("retrieval answered with a score or a rating that is not finite")
+    if count != search.k and not (found.HasField("shortfall") and count < search.k):
+        return BadAnswer(f"retrieval answered with {count} movies for {search.k}, and no reason")
+    return found

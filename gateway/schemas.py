@@ -8,24 +8,28 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
-from gateway.recommender import Recommendation
 from twotower.errors import BadAnswer
-from twotower.v1 import embedding_pb2 as pb
-from twotower.v1 import retrieval_pb2, user_tower_pb2
+from twotower.v1 import retrieval_pb2
 
 MAX_K: Final = 100
-_INT64: Final = 2**63 - 1
-_INT32: Final = 2**31 - 1
-_MAX_GENRES: Final = 100
+MAX_RATINGS: Final = 10_000
+MAX_EXCLUDED: Final = 100_000
+MAX_GENRES: Final = 100
+MAX_GENRE_LENGTH: Final = 100
+MAX_ID: Final = 2**63 - 1
+MAX_COUNT: Final = 2**32 - 1
+LARGEST_YEAR: Final = 2**31 - 1
+LARGEST_NUMBER: Final = 3.4e38
+"""That a float32 holds."""
 _CANNOT_BE: Final = "a service answered with what cannot be"
 
-Id = Annotated[int, Field(ge=0, le=_INT64)]
-Seconds = Annotated[int, Field(ge=0, le=_INT64, description="Seconds since 1970 (UTC).")]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-3.4e38, le=3.4e38)]  # a float32
-Genre = Annotated[str, Field(min_length=1, max_length=100)]
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+Seconds = Annotated[int, Field(ge=0, le=MAX_ID, description="Seconds since 1970 (UTC).")]
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
+Genre = Annotated[str, Field(min_length=1, max_length=MAX_GENRE_LENGTH)]
 # The first fault of a long list is told, not all of thousands.
-Genres = Annotated[list[Genre], Field(max_length=_MAX_GENRES, fail_fast=True)]
-Year = Annotated[int, Field(ge=-_INT32, le=_INT32)]
+Genres = Annotated[list[Genre], Field(max_length=MAX_GENRES, fail_fast=True)]
+Year = Annotated[int, Field(ge=-LARGEST_YEAR, le=LARGEST_YEAR)]
 K = Annotated[int, Field(ge=1, le=MAX_K, description="How many movies.")]
 
 
@@ -49,9 +53,9 @@ class Rating(_Request):
 class Features(_Request):
     """Aggregates of a user's ratings, where the ratings themselves are not at hand."""
 
-    rating_count: Annotated[int, Field(ge=1, le=2**32 - 1)]
+    rating_count: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     mean_rating: Number
-    genre_means: Annotated[dict[Genre, Number], Field(max_length=_MAX_GENRES)] = Field(
+    genre_means: Annotated[dict[Genre, Number], Field(max_length=MAX_GENRES)] = Field(
         {}, description="Mean rating by genre; an absent genre counts as not rated."
     )
 
@@ -70,7 +74,7 @@ class RecommendationRequest(_Request):
     """A user - `user_id`, `ratings`, both, or `features` alone - and what to recommend."""
 
     user_id: Id | None = Field(None, description="A user of the training data.")
-    ratings: Annotated[list[Rating], Field(max_length=10_000, fail_fast=True)] | None = Field(
+    ratings: Annotated[list[Rating], Field(max_length=MAX_RATINGS, fail_fast=True)] | None = Field(
         None,
         description="The user's ratings; with `user_id` they stand in for those known. An empty list "
         "is a user who has rated nothing.",
@@ -79,34 +83,10 @@ class RecommendationRequest(_Request):
     as_of: Seconds | None = Field(None, description="The time of the request; absent: now.")
     k: K = 10
     exclude_rated: bool = Field(True, description="Leave out the movies the user has rated.")
-    exclude_movie_ids: Annotated[list[Id], Field(max_length=100_000, fail_fast=True)] = Field(
+    exclude_movie_ids: Annotated[list[Id], Field(max_length=MAX_EXCLUDED, fail_fast=True)] = Field(
         [], description="More movies to leave out."
     )
     filter: MovieFilter | None = None
-
-    def user(self, *, strict: bool, request_id: str) -> user_tower_pb2.EmbedUserRequest:
-        """The user as the user tower takes it."""
-        return user_tower_pb2.EmbedUserRequest(
-            user_id=self.user_id,
-            ratings=[pb.Rating(**rating.model_dump()) for rating in self.ratings or ()],
-            has_ratings=self.ratings is not None,
-            features=(
-                user_tower_pb2.UserFeatures(**self.features.model_dump()) if self.features else None
-            ),
-            strict=strict,
-            as_of=self.as_of,
-            request_id=request_id,
-        )
-
-    def search(self, *, request_id: str) -> retrieval_pb2.RetrieveMoviesRequest:
-        """The search as retrieval takes it, the embedding apart."""
-        return retrieval_pb2.RetrieveMoviesRequest(
-            k=self.k,
-            exclude_rated=self.exclude_rated,
-            exclude_movie_ids=self.exclude_movie_ids,
-            filter=retrieval_pb2.MovieFilter(**self.filter.model_dump()) if self.filter else None,
-            request_id=request_id,
-        )
 
 
 # Taken as it comes, so that a request at fault fails alone; shown as what it should be.
@@ -130,7 +110,7 @@ class PredictRequest(BaseModel):
 
 
 @contextmanager
-def _service_answer() -> Iterator[None]:
+def service_answer() -> Iterator[None]:
     """Around the making of an answer from a service's: one that cannot be is a BadAnswer."""
     try:
         yield
@@ -167,7 +147,7 @@ class MovieDetails(Movie):
     mean_rating: Number | None
 
     @classmethod
-    @_service_answer()
+    @service_answer()
     def of(cls, movie: retrieval_pb2.Movie) -> MovieDetails:
         """From protobuf."""
         mean = round(movie.mean_rating, 2) if movie.HasField("mean_rating") else None
@@ -215,26 +195,6 @@ class RecommendationResponse(BaseModel):
     ignored_ratings: int = Field(description="Ratings of movies unknown to the model.")
     shortfall: Shortfall | None
 
-    @classmethod
-    @_service_answer()
-    def of(cls, recommendation: Recommendation) -> RecommendationResponse:
-        """From both services' answers."""
-        user, found = recommendation
-        return cls(
-            items=[
-                RecommendedMovie(
-                    **Movie.fields_of(scored.movie),
-                    predicted_rating=round(scored.predicted_rating, 2),
-                    score=round(scored.score, 6),
-                )
-                for scored in found.movies
-            ],
-            model_version=found.model_version,
-            strategy=_name(pb.Strategy.Name(user.strategy), "STRATEGY_"),
-            ignored_ratings=user.ignored_count,
-            shortfall=_shortfall(found),
-        )
-
 
 class SimilarResponse(BaseModel):
     """The movies nearest to a movie, nearest first."""
@@ -244,7 +204,7 @@ class SimilarResponse(BaseModel):
     shortfall: Shortfall | None
 
     @classmethod
-    @_service_answer()
+    @service_answer()
     def of(cls, found: retrieval_pb2.FindSimilarMoviesResponse) -> SimilarResponse:
         """From protobuf."""
         items = [

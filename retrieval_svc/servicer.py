@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -20,6 +21,13 @@ from twotower.v1.retrieval_pb2_grpc import RetrievalServiceServicer
 
 _MAX_MOVIE_IDS = 1000
 _MAX_TITLE = 200
+
+
+class _Search(NamedTuple):
+    """A query, and whether the answer is to have movies' ids alone."""
+
+    query: Query
+    ids_only: bool
 
 
 class RetrievalServicer(RetrievalServiceServicer):
@@ -117,14 +125,14 @@ class RetrievalServicer(RetrievalServiceServicer):
     ) -> list[rpc.RetrieveMoviesResponse | RequestError]:
         return answer_rows(rows, prepare=self._prepare, compute=_compute)
 
-    def _prepare(self, row: rpc.RetrieveMoviesRequest) -> tuple[Retriever, Query]:
+    def _prepare(self, row: rpc.RetrieveMoviesRequest) -> tuple[Retriever, _Search]:
         if not row.embedding.model_version:
             raise InvalidRequest(
                 "embedding.model_version: is empty, the user tower's answer has it",
                 field="embedding.model_version",
             )
         retriever = self._models.get(row.embedding.model_version)
-        return retriever, retriever.check(_query(row))
+        return retriever, _Search(retriever.check(_query(row)), row.ids_only)
 
 
 def _query(row: rpc.RetrieveMoviesRequest) -> Query:
@@ -146,29 +154,30 @@ def _query(row: rpc.RetrieveMoviesRequest) -> Query:
     )
 
 
-def _compute(retriever: Retriever, queries: list[Query]) -> list[rpc.RetrieveMoviesResponse]:
+def _compute(retriever: Retriever, searches: list[_Search]) -> list[rpc.RetrieveMoviesResponse]:
     with stage("search"):
-        found = retriever.retrieve(queries)
+        found = retriever.retrieve([search.query for search in searches])
     with stage("describe"):
         return [
-            _response(retriever, query, answer) for query, answer in zip(queries, found, strict=True)
+            _response(retriever, search, answer) for search, answer in zip(searches, found, strict=True)
         ]
 
 
-def _response(retriever: Retriever, query: Query, found: Found) -> rpc.RetrieveMoviesResponse:
-    return rpc.RetrieveMoviesResponse(
-        movies=[
-            rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
-            for row, score, rating in zip(
-                found.hits.rows.tolist(),
-                found.hits.scores.tolist(),
-                found.predicted_ratings.tolist(),
-                strict=True,
-            )
-        ],
-        model_version=retriever.model_version,
-        shortfall=_shortfall(found, query.k),
+def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.RetrieveMoviesResponse:
+    rows, scores, ratings = found.hits.rows, found.hits.scores.tolist(), found.predicted_ratings.tolist()
+    response = rpc.RetrieveMoviesResponse(
+        model_version=retriever.model_version, shortfall=_shortfall(found, search.query.k)
     )
+    if search.ids_only:
+        response.movie_ids.extend(retriever.catalogue.movie_ids[rows].tolist())
+        response.scores.extend(scores)
+        response.predicted_ratings.extend(ratings)
+    else:
+        response.movies.extend(
+            rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
+            for row, score, rating in zip(rows.tolist(), scores, ratings, strict=True)
+        )
+    return response
 
 
 def _shortfall(found: Found, k: int) -> rpc.Shortfall | None:

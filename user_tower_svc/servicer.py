@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 
 from twotower.arrays import Ints
 from twotower.batch import answer_rows, only_answer, record_batch
@@ -18,6 +20,14 @@ from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import user_tower_pb2 as rpc
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceServicer
 from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
+
+
+class Ratings(NamedTuple):
+    """One user's ratings: int64 (n,), float32 (n,), and int64 (n,) or None, as `UserEmbedder.rated`."""
+
+    movie_ids: Ints
+    ratings: npt.NDArray[np.float32]
+    timestamps: Ints | None
 
 
 class UserTowerServicer(UserTowerServiceServicer):
@@ -64,9 +74,9 @@ class UserTowerServicer(UserTowerServiceServicer):
 
 
 def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
-    has_ratings = bool(row.ratings) or row.has_ratings
+    ratings = _ratings(row)
     if row.HasField("features"):
-        if has_ratings or row.HasField("user_id"):
+        if ratings is not None or row.HasField("user_id"):
             raise InvalidRequest("features: goes with neither user_id nor ratings", field="features")
         return embedder.described(
             row.features.rating_count, row.features.mean_rating, row.features.genre_means
@@ -76,16 +86,47 @@ def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
     if row.as_of < 0:
         raise InvalidRequest(f"as_of: {row.as_of}, allowed is 0 or more", field="as_of")
     as_of = row.as_of if row.HasField("as_of") else int(time.time())
-    if has_ratings:
-        return embedder.rated(
-            np.array([rating.movie_id for rating in row.ratings], dtype=np.int64),
-            np.array([rating.rating for rating in row.ratings], dtype=np.float32),
-            _timestamps(row.ratings),
-            as_of=as_of,
-        )
+    if ratings is not None:
+        return embedder.rated(*ratings, as_of=as_of)
     if not row.HasField("user_id"):
         raise InvalidRequest("user_id, ratings or features: one of them is needed", field="user_id")
     return embedder.known_user(row.user_id, as_of=as_of, strict=row.strict)
+
+
+def _ratings(row: rpc.EmbedUserRequest) -> Ratings | None:
+    """The ratings given, in whichever form; None where none are meant."""
+    if row.HasField("rating_arrays"):
+        if row.ratings:
+            raise InvalidRequest("rating_arrays: goes not with ratings", field="rating_arrays")
+        return _read_arrays(row.rating_arrays)
+    if not row.ratings and not row.has_ratings:
+        return None
+    return Ratings(
+        np.array([rating.movie_id for rating in row.ratings], dtype=np.int64),
+        np.array([rating.rating for rating in row.ratings], dtype=np.float32),
+        _timestamps(row.ratings),
+    )
+
+
+def _read_arrays(arrays: rpc.RatingArrays) -> Ratings:
+    movie_ids = _read_array("movie_ids", arrays.movie_ids, np.dtype("<i8"))
+    ratings = _read_array("ratings", arrays.ratings, np.dtype("<f4"))
+    timestamps = _read_array("timestamps", arrays.timestamps, np.dtype("<i8"))
+    for name, array in (("ratings", ratings), ("timestamps", timestamps)):
+        if len(array) != len(movie_ids) and (name == "ratings" or len(array)):
+            path = f"rating_arrays.{name}"
+            raise InvalidRequest(f"{path}: has {len(array)}, movie_ids has {len(movie_ids)}", field=path)
+    _check_timestamps(timestamps)
+    return Ratings(movie_ids, ratings, timestamps if len(timestamps) else None)
+
+
+def _read_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if len(content) % dtype.itemsize:
+        path = f"rating_arrays.{name}"
+        raise InvalidRequest(
+            f"{path}: has {len(content)} bytes, allowed are multiples of {dtype.itemsize}", field=path
+        )
+    return np.frombuffer(content, dtype)
 
 
 def _timestamps(ratings: Sequence[pb.Rating]) -> Ints | None:
@@ -93,13 +134,18 @@ def _timestamps(ratings: Sequence[pb.Rating]) -> Ints | None:
     if any(timed) and not all(timed):
         path = f"ratings[{timed.index(False)}].timestamp"
         raise InvalidRequest(f"{path}: is missing; all ratings have a timestamp, or none", field=path)
-    for place, rating in enumerate(ratings):
-        if rating.timestamp < 0:
-            path = f"ratings[{place}].timestamp"
-            raise InvalidRequest(f"{path}: {rating.timestamp}, allowed is 0 or more", field=path)
     if not any(timed):
         return None
-    return np.array([rating.timestamp for rating in ratings], dtype=np.int64)
+    timestamps = np.array([rating.timestamp for rating in ratings], dtype=np.int64)
+    _check_timestamps(timestamps)
+    return timestamps
+
+
+def _check_timestamps(timestamps: Ints) -> None:
+    if (timestamps < 0).any():
+        place = int(np.argmax(timestamps < 0))
+        path = f"ratings[{place}].timestamp"
+        raise InvalidRequest(f"{path}: {timestamps[place]}, allowed is 0 or more", field=path)
 
 
 def _compute(embedder: UserEmbedder, profiles: list[Profile]) -> list[pb.UserEmbedding]:

@@ -258,11 +258,14 @@ Rows = list[Row]
 
 def tell(search: retrieval_pb2.RetrieveMoviesRequest) -> Found:
     """An answer that may be."""
-    movies = [
-        {"movie": {"movie_id": movie_id, "title": "A"}, "score": score, "predicted_rating": 3.0}
-        for movie_id, score in ((1, 0.5), (2, 0.25), (5, 0.125))
-    ]
-    return Found(movies=movies, model_version=search.embedding.model_version)
+    assert search.ids_only
+    return Found(
+        movie_ids=[1, 2, 5],
+        scores=[0.5, 0.25, 0.125],
+        predicted_ratings=[3.0, 3.0, 3.0],
+        model_version=search.embedding.model_version,
+        shortfall={"reason": 2, "requested": search.k, "returned": 3},
+    )
 
 
 class Liar(RetrievalServiceServicer):
@@ -285,6 +288,16 @@ class Liar(RetrievalServiceServicer):
             self.distort(answer)
         rows = self.arrange([Row(response=answer) for answer in found])
         return retrieval_pb2.BatchRetrieveMoviesResponse(results=rows)
+
+    def GetMovies(  # noqa: N802
+        self, request: retrieval_pb2.GetMoviesRequest, _context: grpc.ServicerContext
+    ) -> retrieval_pb2.GetMoviesResponse:
+        there = [movie_id for movie_id in request.movie_ids if movie_id >= 0]
+        return retrieval_pb2.GetMoviesResponse(
+            movies=[retrieval_pb2.Movie(movie_id=movie_id, title="A") for movie_id in there],
+            missing_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id < 0],
+            model_version=request.model_version,
+        )
 
     def FindSimilarMovies(  # noqa: N802
         self, _request: retrieval_pb2.FindSimilarMoviesRequest, _context: grpc.ServicerContext
@@ -317,21 +330,21 @@ def deceived(stack: Stack, liar: Liar, tmp_path_factory: pytest.TempPathFactory)
 
 def set_score(score: float) -> Callable[[Found], None]:
     def distort(found: Found) -> None:
-        found.movies[1].score = score
+        found.scores[1] = score
 
     return distort
 
 
 def set_rating(rating: float) -> Callable[[Found], None]:
     def distort(found: Found) -> None:
-        found.movies[1].predicted_rating = rating
+        found.predicted_ratings[1] = rating
 
     return distort
 
 
 def set_id(movie_id: int) -> Callable[[Found], None]:
     def distort(found: Found) -> None:
-        found.movies[2].movie.movie_id = movie_id
+        found.movie_ids[2] = movie_id
 
     return distort
 
@@ -350,7 +363,17 @@ def set_shortfall(reason: Any) -> Callable[[Found], None]:
     return distort
 
 
-LIES = {
+def drop_a_score(found: Found) -> None:
+    del found.scores[-1]
+
+
+def keep_the_reason(found: Found) -> None:
+    found.ClearField("shortfall")
+
+
+LIES: dict[str, dict[str, Callable[..., Any]]] = {
+    "a score too few": {"distort": drop_a_score},
+    "too few movies and no word": {"distort": keep_the_reason},
     "NaN": {"distort": set_score(float("nan"))},
     "infinite": {"distort": set_score(float("inf"))},
     "minus infinite": {"distort": set_score(float("-inf"))},
