@@ -11,6 +11,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
+from gateway.shortcut import Shortcut
 from twotower import doctor
 from twotower.logs import set_up_logging
 from twotower.process import listen
@@ -23,7 +24,7 @@ def serve(settings: GatewaySettings) -> None:
     set_up_logging("gateway", settings.log_level)
     with listen(settings.host, settings.port) as listener:
         config = uvicorn.Config(
-            create_app(settings),
+            Shortcut(create_app(settings), settings.max_body_bytes),
             log_config=None,  # its lines go where all others go
             access_log=False,  # the application writes one line a request itself
             server_header=False,

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from msgspec import MsgspecError
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.api import router
 from gateway.decoding import DECODER, RecommendationRequest
+from gateway.observer import Observer
 from gateway.problems import respond_to
 from gateway.recommender import Recommender
 from gateway.translation import ask_of, json_of
 from twotower.errors import RequestError
 from twotower.request_ids import current_request_id
 
-PATH: Final = "/v1/recommendations"
+_PATH: Final = "/v1/recommendations"
+(_ROUTE,) = (each for each in router.routes if isinstance(each, APIRoute) and each.path == _PATH)
 _JSON: Final = (b"content-type", b"application/json")
 _CLIENT_LEFT: Final = 499
 """As nginx counts a request whose client did not wait for the answer."""
@@ -31,7 +36,7 @@ class Shortcut:
     whole of the rules, and the words for what breaks them.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: FastAPI, max_body_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
 
@@ -44,8 +49,9 @@ class Shortcut:
         request = _decode(content)
         if request is None:
             await self._app(scope, _replay(received, receive), send)
-        else:
-            await _answer(request, scope, receive, send)
+            return
+        scope["route"] = _ROUTE
+        await Observer(_Answerer(self._app.state.recommender, request))(scope, receive, send)
 
     async def _read(self, receive: Receive) -> tuple[bytes, list[Message]]:
         """The body, and the messages it came in; empty where it is not whole, or too long."""
@@ -61,10 +67,12 @@ class Shortcut:
 def _is_plain(scope: Scope) -> bool:
     return (
         scope["type"] == "http"
-        and scope["path"] == PATH
+        and scope["path"] == _PATH
         and scope["method"] == "POST"
         and not scope["query_string"]
         and _JSON in scope["headers"]
+        # A browser's page is told whether it may read the answer: the application does.
+        and not any(name == b"origin" for name, _ in scope["headers"])
     )
 
 
@@ -85,21 +93,26 @@ def _replay(received: list[Message], receive: Receive) -> Receive:
     return again
 
 
-async def _answer(request: RecommendationRequest, scope: Scope, receive: Receive, send: Send) -> None:
-    recommender: Recommender = scope["app"].state.recommender
-    ask = ask_of(request, strict=False, request_id=current_request_id())
-    response: ASGIApp
-    client = _Client(receive)
-    try:
-        with client:
-            response = _Answer(json_of(await recommender.recommend(ask)))
-    except RequestError as error:
-        response = respond_to(error)
-    except asyncio.CancelledError:
-        if not client.left:
-            raise
-        response = Response(status_code=_CLIENT_LEFT)
-    await response(scope, receive, send)
+class _Answerer:
+    """Answers one request, as an ASGI application."""
+
+    def __init__(self, recommender: Recommender, request: RecommendationRequest) -> None:
+        self._recommender, self._request = recommender, request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ask = ask_of(self._request, strict=False, request_id=current_request_id())
+        response: ASGIApp
+        client = _Client(receive)
+        try:
+            with client:
+                response = _Answer(json_of(await self._recommender.recommend(ask)))
+        except RequestError as error:
+            response = respond_to(error)
+        except asyncio.CancelledError:
+            if not client.left:
+                raise
+            response = Response(status_code=_CLIENT_LEFT)
+        await response(scope, receive, send)
 
 
 class _Answer:

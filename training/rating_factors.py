@@ -20,7 +20,7 @@ from training.interactions import Interactions
 from training.ridge import GroupedRows, Prior
 from twotower.arrays import Floats, Ints
 from twotower.features import Fading
-from twotower.histories import Histories, weighted_ridge
+from twotower.histories import Histories, weighted_moments
 
 LONGEST: Final = 0.98
 """How long a vector may be before it is brought to unit norm."""
@@ -195,8 +195,9 @@ def _without_each(
 ) -> Floats:
     """Each rating's user's factors had there not been that rating: (n, r)."""
     users = histories.users
-    of_user, covariances = weighted_ridge(histories.offsets, factors, surprises, weights, precision)
-    without = of_user[users]
+    precisions, moments = weighted_moments(histories.offsets, factors, surprises, weights, precision)
+    covariances = np.linalg.inv(precisions)
+    without: Floats = np.einsum("nkl,nl->nk", covariances, moments)[users]
     for start in range(0, len(users), _RATINGS_AT_ONCE):
         some = slice(start, start + _RATINGS_AT_ONCE)
         rows = factors[some]

@@ -34,7 +34,9 @@ _CONSTANT: Final = 1e-6
 """A feature that deviates less than this is taken for constant."""
 _BEST: Final = 100
 _LEAST_OF_LARGEST: Final = 0.05
-_HOUR, _DAY = 3_600.0, 86_400.0
+_HOUR = 3_600.0
+LONG_AWAY: Final = 86_400.0
+"""Seconds since the last rating from which on time changes nothing any more."""
 
 
 class Scaling(BaseModel):
@@ -311,14 +313,13 @@ class UserEncoder:
         """
         rows = histories.movie_rows
         surprises = histories.ratings - self.spec.global_mean - factors.base_ratings[rows]
-        own, _ = weighted_ridge(
+        return weighted_ridge(
             histories.offsets,
             factors.rating_factors[rows].astype(np.float64),
             surprises,
             history.ratings.weights(histories.ages),
             factors.precision,
         )
-        return own
 
     def _encode_next(
         self, histories: Histories, history: HistorySpec, factors: MovieFactors
@@ -380,13 +381,13 @@ def best_scores(scores: FeatureRows) -> FeatureRows:
 
 def time_away(idle: Floats) -> Floats:
     """Seconds since the last rating to 0 (just now) to 1 (a day or more), evenly in their logarithm."""
-    away: Floats = np.minimum(np.log1p(idle / _HOUR) / np.log1p(_DAY / _HOUR), 1.0)
+    away: Floats = np.minimum(np.log1p(idle / _HOUR) / np.log1p(LONG_AWAY / _HOUR), 1.0)
     return away
 
 
 def seconds_away(away: Floats) -> Floats:
     """The inverse of `time_away`; a day of 1."""
-    seconds: Floats = _HOUR * np.expm1(away * np.log1p(_DAY / _HOUR))
+    seconds: Floats = _HOUR * np.expm1(away * np.log1p(LONG_AWAY / _HOUR))
     return seconds
 
 

@@ -100,28 +100,40 @@ def weighted_rows(offsets: Ints, weights: Floats, rows: Ints, table: FeatureRows
     """
     sums = np.empty((len(offsets) - 1, table.shape[1]), dtype=np.float32)
     single = weights.astype(np.float32)
-    for segment, (start, stop) in enumerate(pairwise(offsets)):
+    for segment, (start, stop) in enumerate(pairwise(offsets.tolist())):
         np.matmul(single[start:stop], table[rows[start:stop]], out=sums[segment])
     return sums
 
 
 def weighted_ridge(
     offsets: Ints, design: Floats, targets: Floats, weights: Floats, precision: Floats
-) -> tuple[Floats, Floats]:
+) -> Floats:
     """The most probable coefficients of each segment's targets, prior mean 0: (n, k).
 
     design: (rows, k). targets, weights: (rows,). precision: (k, k), of the prior, in units of the
-    noise's. Also the inverse of each segment's posterior precision, (n, k, k).
+    noise's.
     """
-    grams = np.empty((len(offsets) - 1, *precision.shape))
-    moments = np.empty(grams.shape[:2])
-    for segment, (start, stop) in enumerate(pairwise(offsets)):
-        weighted = design[start:stop] * weights[start:stop, None]
-        grams[segment] = weighted.T @ design[start:stop]
-        moments[segment] = weighted.T @ targets[start:stop]
-    covariances = np.asarray(np.linalg.inv(grams + precision), dtype=np.float64)
-    coefficients: Floats = np.einsum("nkl,nl->nk", covariances, moments)
-    return coefficients, covariances
+    precisions, moments = weighted_moments(offsets, design, targets, weights, precision)
+    solved = np.linalg.solve(precisions, moments[:, :, None])[:, :, 0]
+    return solved.astype(np.float64, copy=False)
+
+
+def weighted_moments(
+    offsets: Ints, design: Floats, targets: Floats, weights: Floats, precision: Floats
+) -> tuple[Floats, Floats]:
+    """Each segment's posterior precision (n, k, k), and what its coefficients are that times (n, k).
+
+    Arguments as of `weighted_ridge`.
+    """
+    precisions = np.empty((len(offsets) - 1, *precision.shape))
+    moments = np.empty(precisions.shape[:2])
+    weighted = design * weights[:, None]
+    for segment, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        turned = weighted[start:stop].T
+        np.matmul(turned, design[start:stop], out=precisions[segment])
+        np.matmul(turned, targets[start:stop], out=moments[segment])
+    precisions += precision
+    return precisions, moments
 
 
 def _ages(offsets: Ints, timestamps: Ints | None) -> Floats:

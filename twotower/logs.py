@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -14,12 +15,6 @@ def set_up_logging(service: str, level: str) -> None:
     Every line has `service`, `level`, `timestamp` (UTC) and `event`; within a request also its
     `request_id` (bound by whoever receives the request).
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
 
     def add_service(
         _logger: object, _method: str, event: structlog.typing.EventDict
@@ -27,19 +22,26 @@ def set_up_logging(service: str, level: str) -> None:
         event["service"] = service
         return event
 
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        add_service,
+    ]
+    # Ours are written straight away, and those below the level cost nothing: there are some a request.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*processors, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stdout())),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=processors,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                add_service,
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -47,3 +49,13 @@ def set_up_logging(service: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+class _Stdout:
+    """Standard output, whatever that is at the time: loggers keep what they write to."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()

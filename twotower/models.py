@@ -15,6 +15,7 @@ from twotower.bundle import Bundle, read_bundle
 from twotower.errors import BundleError, ModelNotServed, NotReady
 from twotower.manifest import Manifest
 from twotower.metrics import MODELS
+from twotower.process import settle_heap
 from twotower.promotion import read_current
 from twotower.remote import borrowed
 from twotower.v1 import embedding_pb2 as pb
@@ -233,6 +234,7 @@ class ModelPool(Generic[M]):
             log.exception("model cannot be loaded", model_version=version)
             self._refuse(version, f"{version}: cannot be loaded ({type(error).__name__})")
         else:
+            settle_heap()
             self._loaded = {**self._loaded, version: _Loaded(manifest, model)}
             self._refused = {v: r for v, r in self._refused.items() if v != version}
             seconds = round(time.perf_counter() - start, 3)

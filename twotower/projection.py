@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
-from twotower.arrays import Bools, FeatureRows, Floats
+from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 _HIDDEN: Final = -1e4
 """The logit of what is left out: its softmax is 0."""
@@ -20,8 +20,6 @@ _SHORTEST_BOUND: Final = 1e-3
 _MOST_HIDDEN: Final = 0.8
 """A user of whom a larger share than this is hidden has nothing hidden."""
 _USERS_AT_ONCE: Final = 256
-
-AnyFloats = TypeVar("AnyFloats", FeatureRows, Floats)
 
 
 @dataclass(frozen=True)
@@ -51,17 +49,17 @@ class SoftmaxProjection:
         found = np.empty((len(scores), self.vectors.shape[1]), dtype=np.float32)
         for start in range(0, len(scores), _USERS_AT_ONCE):
             some = slice(start, start + _USERS_AT_ONCE)
-            found[some] = self._nearest(scores[some].astype(np.float64), hidden[some])
+            found[some] = self._nearest(scores[some], hidden[some])
         return found
 
-    def _nearest(self, scores: Floats, hidden: Bools) -> Floats:
-        logits = scores / self.temperature
-        weights = (1 - _SPREAD) * softmax(logits / _FLATTER, hidden)
-        weights += _SPREAD * softmax(np.zeros_like(logits), hidden)
+    def _nearest(self, scores: FeatureRows, hidden: Bools) -> Floats:
+        logits = scores / np.float32(self.temperature)
+        weights = (1 - _SPREAD) * softmax(logits / np.float32(_FLATTER), hidden).astype(np.float64)
+        weights += _SPREAD * (~hidden / (~hidden).sum(axis=1, keepdims=True))
         weighted = weights * (logits - (weights * logits).sum(axis=1, keepdims=True))
         users = self._solve(weights, weighted @ self._vectors)
         wanted = softmax(logits, hidden) @ self._vectors
-        weights = softmax(users @ self._vectors.T, hidden)
+        weights = softmax((users @ self._vectors.T).astype(np.float32), hidden).astype(np.float64)
         step = self._solve(weights, wanted - weights @ self._vectors)
         bound = _LONGEST_STEP * _lengths(users) + _SHORTEST_BOUND
         users += step * (bound / np.maximum(_lengths(step), bound))
@@ -70,12 +68,10 @@ class SoftmaxProjection:
     def _solve(self, weights: Floats, right: Floats) -> Floats:
         """Divide (n, d) by the covariance of the vectors under the weights (n, movies)."""
         size = self.vectors.shape[1]
-        low, high = np.tril_indices(size)
         means = weights @ self._vectors
-        covariances = np.empty((len(weights), size, size))
-        lower = weights @ self._products - means[:, low] * means[:, high]
-        covariances[:, low, high] = covariances[:, high, low] = lower
-        covariances += self.ridge * np.eye(size)
+        covariances = (weights @ self._products).take(self._square, axis=1)
+        covariances -= means[:, :, None] * means[:, None, :]
+        covariances[:, np.arange(size), np.arange(size)] += self.ridge
         solved = np.linalg.solve(covariances, right[:, :, None])[:, :, 0]
         return solved.astype(np.float64, copy=False)
 
@@ -86,14 +82,22 @@ class SoftmaxProjection:
 
     @cached_property
     def _products(self) -> Floats:
-        """Each movie's products of two coordinates: float64 (movies, d * (d + 1) / 2)."""
+        """Each movie's products of two coordinates, each once: float64 (movies, d * (d + 1) / 2)."""
         low, high = np.tril_indices(self.vectors.shape[1])
         return self._vectors[:, low] * self._vectors[:, high]
 
+    @cached_property
+    def _square(self) -> Ints:
+        """Which of the products lies where in a matrix of all: int64 (d, d)."""
+        low, high = np.tril_indices(self.vectors.shape[1])
+        square = np.empty((self.vectors.shape[1],) * 2, dtype=np.int64)
+        square[low, high] = square[high, low] = np.arange(len(low))
+        return square
 
-def softmax(logits: AnyFloats, hidden: Bools) -> AnyFloats:
-    """Over each row, 0 where hidden unless all is: the same shape and dtype."""
-    shown = np.where(hidden, logits.dtype.type(_HIDDEN), logits)
+
+def softmax(logits: FeatureRows, hidden: Bools) -> FeatureRows:
+    """Over each row, 0 where hidden unless all is: float32, of the same shape."""
+    shown = np.where(hidden, np.float32(_HIDDEN), logits)
     shown -= shown.max(axis=1, keepdims=True)
     powers = np.exp(shown, out=shown)
     powers /= powers.sum(axis=1, keepdims=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,20 @@ import numpy.typing as npt
 from twotower.arrays import Embeddings, Ints
 from twotower.bundle import Bundle
 from twotower.errors import BundleError, InvalidRequest, UserNotFound
+from twotower.features import LONG_AWAY
 from twotower.golden import GoldenUser
-from twotower.histories import NO_RATINGS, Histories
+from twotower.histories import Histories
 from twotower.manifest import Manifest
 from twotower.statistics import UserStatistics
 from twotower.v1 import embedding_pb2 as pb
 from user_tower_svc.tower import UserTower
 
 MAX_RATINGS: Final = 10_000
+_MOST_SETTLED: Final = 10_000
+"""Known users whose embeddings are kept: some 20 MB."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """What is known of one user: the rating history, or `described`, aggregates in its place."""
-
-    strategy: pb.Strategy.ValueType
-    history: Histories = NO_RATINGS
-    ignored_count: int = 0
-    described: UserStatistics | None = None
+_NONE: Final = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,26 @@ class EmbeddedUser:
     strategy: pb.Strategy.ValueType
 
 
+class Profile(NamedTuple):
+    """What is known of one user: ratings, oldest first, or `described`, aggregates in their place.
+
+    movie_rows: int64 (n,), row numbers of the catalogue. ratings: float (n,). times: int64 (n,), when
+    they were given, to be seen as of `as_of`; by any clock, if only the order is known. settled: the id
+    of a known user who has been away for so long that time changes nothing any more. embedded: what
+    comes out, where that is known from before; nothing else is then needed.
+    """
+
+    strategy: pb.Strategy.ValueType
+    movie_rows: Ints = _NONE
+    ratings: npt.NDArray[np.floating] = np.empty(0)
+    times: Ints = _NONE
+    as_of: int = 0
+    ignored_count: int = 0
+    described: UserStatistics | None = None
+    settled: int | None = None
+    embedded: EmbeddedUser | None = None
+
+
 class UserEmbedder:
     """A bundle's user side: its encoder, its known users, and its tower."""
 
@@ -57,6 +73,7 @@ class UserEmbedder:
         self._movie_ids = bundle.catalogue.movie_ids
         self._histories = bundle.histories
         self._golden = bundle.golden
+        self._settled: dict[int, EmbeddedUser] = {}
         self._tower = UserTower(bundle.user_tower)
         if self._tower.rates != (bundle.rating_embeddings is not None):
             raise BundleError(
@@ -73,13 +90,17 @@ class UserEmbedder:
             if strict:
                 raise UserNotFound(f"user_id: {user_id} is not a user of this model", field="user_id")
             return self.cold_start()
-        return self._rated(
+        settled = bool((as_of - self._histories.timestamps[span][-1:] >= LONG_AWAY).any())
+        if settled and (embedded := self._settled.get(user_id)):
+            return Profile(pb.STRATEGY_KNOWN_USER, embedded=embedded)
+        profile = self._rated(
             self._histories.movie_ids[span],
             self._histories.ratings[span],
             self._histories.timestamps[span],
             as_of,
             pb.STRATEGY_KNOWN_USER,
         )
+        return profile._replace(settled=user_id) if settled else profile
 
     def rated(
         self,
@@ -122,9 +143,24 @@ class UserEmbedder:
         return Profile(pb.STRATEGY_COLD_START, ignored_count=ignored_count)
 
     def embed(self, profiles: Sequence[Profile]) -> list[EmbeddedUser]:
-        """Embed n users at once; each comes out as it would alone."""
+        """Embed n users at once; each comes out as it would alone, but for the last bits."""
+        unknown = [profile for profile in profiles if profile.embedded is None]
+        computed = iter(self._compute(unknown) if unknown else ())
+        embedded = [profile.embedded or next(computed) for profile in profiles]
+        for profile, user in zip(profiles, embedded, strict=True):
+            if profile.settled is not None:
+                self._keep(profile.settled, user)
+        return embedded
+
+    def replay(self) -> None:
+        """Embed the golden users. Raises BundleError where one comes out otherwise."""
+        for golden in self._golden:
+            (embedded,) = self.embed([self._golden_profile(golden)])
+            golden.check_embedding(embedded.retrieval, embedded.rating)
+
+    def _compute(self, profiles: Sequence[Profile]) -> list[EmbeddedUser]:
         features = self._encoder.encode(
-            Histories.join([profile.history for profile in profiles]),
+            _histories(profiles),
             {user: p.described for user, p in enumerate(profiles) if p.described},
         )
         retrieval, rating = self._tower.embed(features)
@@ -132,18 +168,19 @@ class UserEmbedder:
             EmbeddedUser(
                 retrieval[user],
                 None if rating is None else rating[user],
-                np.sort(self._movie_ids[profile.history.movie_rows]),
+                np.sort(self._movie_ids[profile.movie_rows]),
                 profile.ignored_count,
                 profile.strategy,
             )
             for user, profile in enumerate(profiles)
         ]
 
-    def replay(self) -> None:
-        """Embed the golden users. Raises BundleError where one comes out otherwise."""
-        for golden in self._golden:
-            (embedded,) = self.embed([self._golden_profile(golden)])
-            golden.check_embedding(embedded.retrieval, embedded.rating)
+    def _keep(self, user_id: int, user: EmbeddedUser) -> None:
+        if len(self._settled) >= _MOST_SETTLED:
+            self._settled.clear()
+        # Copies: a row of its batch would keep the whole of that.
+        rating = None if user.rating is None else user.rating.copy()
+        self._settled[user_id] = replace(user, retrieval=user.retrieval.copy(), rating=rating)
 
     def _golden_profile(self, golden: GoldenUser) -> Profile:
         if golden.user_id is not None:
@@ -169,16 +206,13 @@ class UserEmbedder:
         ignored_count = len(rows) - len(known)
         if not len(known):
             return self.cold_start(ignored_count)
-        if timestamps is not None:
+        if timestamps is None:
+            # A clock that ticks once a rating, the last one just now.
+            times, as_of = np.arange(len(known)), len(known) - 1
+        else:
             known = known[np.argsort(timestamps[known], kind="stable")]
-        history = Histories.in_order(
-            np.array([0, len(known)]),
-            rows[known],
-            ratings[known].astype(np.float64),
-            None if timestamps is None else timestamps[known],
-            np.array([as_of]),
-        )
-        return Profile(strategy, history, ignored_count)
+            times = timestamps[known]
+        return Profile(strategy, rows[known], ratings[known], times, as_of, ignored_count)
 
     def _check_ratings(self, movie_ids: Ints, ratings: npt.NDArray[np.float32]) -> None:
         if len(ratings) > MAX_RATINGS:
@@ -194,9 +228,10 @@ class UserEmbedder:
         if not on_scale.all():
             place = int(np.argmin(on_scale))
             self._check_scale(f"ratings[{place}].rating", float(ratings[place]))
-        _, first, counts = np.unique(movie_ids, return_index=True, return_counts=True)
-        if len(first) < len(movie_ids):
-            movie_id = movie_ids[first[np.argmax(counts > 1)]]
+        in_order = np.sort(movie_ids)
+        repeated = in_order[1:] == in_order[:-1]
+        if repeated.any():
+            movie_id = in_order[np.argmax(repeated)]
             place = int(np.flatnonzero(movie_ids == movie_id)[1])
             path = f"ratings[{place}].movie_id"
             raise InvalidRequest(f"{path}: movie {movie_id} is rated twice", field=path)
@@ -206,3 +241,14 @@ class UserEmbedder:
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
             raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)
+
+
+def _histories(profiles: Sequence[Profile]) -> Histories:
+    offsets = np.cumsum([0, *(len(profile.movie_rows) for profile in profiles)])
+    return Histories.in_order(
+        offsets,
+        np.concatenate([profile.movie_rows for profile in profiles]),
+        np.concatenate([profile.ratings for profile in profiles]).astype(np.float64),
+        np.concatenate([profile.times for profile in profiles]),
+        np.array([profile.as_of for profile in profiles]),
+    )

@@ -15,7 +15,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from builders import LAW
 from training.interactions import Interactions
 from twotower.arrays import Floats, Ints
-from twotower.histories import NO_RATINGS, Histories, segment_sums, weighted_ridge, weighted_rows
+from twotower.histories import (
+    NO_RATINGS,
+    Histories,
+    segment_sums,
+    weighted_moments,
+    weighted_ridge,
+    weighted_rows,
+)
 
 Times = list[list[int]]
 """When each user rated something, oldest first. Every rating is of a movie of its own."""
@@ -117,7 +124,8 @@ class Rows:
             segment_sums(self.targets, offsets),
             segment_sums(self.design, offsets),
             weighted_rows(offsets, self.weights, rows[::-1], table[::-1]),
-            *weighted_ridge(offsets, self.design, self.targets, self.weights, precision),
+            weighted_ridge(offsets, self.design, self.targets, self.weights, precision),
+            *weighted_moments(offsets, self.design, self.targets, self.weights, precision),
         )
 
     def expected(self) -> tuple[float | npt.NDArray[np.floating], ...]:
@@ -130,7 +138,7 @@ class Rows:
             weighted += weight * row
             gram += weight * np.outer(row, row)
             moment += weight * target * row
-        return target_sum, total, weighted, np.linalg.solve(gram, moment), np.linalg.inv(gram)
+        return target_sum, total, weighted, np.linalg.solve(gram, moment), gram, moment
 
 
 @st.composite

@@ -1,0 +1,73 @@
+"""What every request has around it, whichever way it is answered."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway import problems
+from twotower.errors import InternalError
+from twotower.metrics import REQUESTS, STAGE_SECONDS
+from twotower.request_ids import REQUEST_ID_KEY, check_request_id
+
+_REQUEST_ID: Final = REQUEST_ID_KEY.encode()
+
+log = structlog.get_logger()
+
+
+class Observer:
+    """Around every request: its id in context, answer and log; its metrics; its unexpected error."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        request_id = check_request_id(header(scope, _REQUEST_ID))
+        status = 0
+
+        async def observed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((_REQUEST_ID, request_id.encode()))
+            await send(message)
+
+        # Never taken back: uvicorn gives every request a context of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, observed_send)
+        except Exception:
+            if status:
+                raise  # an answer broken off can only be broken off
+            log.exception("request failed")
+            answer = problems.respond(problems.problem_of(InternalError("internal error")))
+            await answer(scope, receive, observed_send)
+        finally:
+            _record(scope, status or 500, time.perf_counter() - start)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """A header of a request, by its name in lower case; empty where there is none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    # The route's template, not the path: a metric per movie would be one too many.
+    route = getattr(scope.get("route"), "path", "none")
+    REQUESTS.labels(f"{scope['method']} {route}", str(status)).inc()
+    STAGE_SECONDS.labels("request").observe(seconds)
+    log.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round(seconds * 1000, 3),
+    )
