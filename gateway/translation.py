@@ -51,7 +51,7 @@ def json_of(recommendation: Recommendation) -> bytes:
         raise BadAnswer(f"the user tower answered with a strategy that is not known, {user.strategy}")
     items = ",".join(
         [
-            f'{texts[movie_id]},"predicted_rating":{round(rating, 2)},"score":{round(score, 6)}}}'
+            f'{texts[movie_id]},"predicted_rating":{rating:.2f},"score":{score:.6f}}}'
             for movie_id, rating, score in zip(
                 found.movie_ids, found.predicted_ratings, found.scores, strict=True
             )

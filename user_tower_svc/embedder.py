@@ -69,6 +69,8 @@ class UserEmbedder:
         """Raises ValueError where the tower is no LiteRT model, BundleError where a head is missing."""
         self.model_version = manifest.model_version
         self._spec = bundle.features
+        low, high = bundle.features.rating_scale
+        self._scale = np.float32(low), np.float32(high)
         self._encoder = bundle.encoder()
         self._movie_ids = bundle.catalogue.movie_ids
         self._histories = bundle.histories
@@ -201,43 +203,48 @@ class UserEmbedder:
         as_of: int,
         strategy: pb.Strategy.ValueType,
     ) -> Profile:
-        rows = np.minimum(np.searchsorted(self._movie_ids, movie_ids), len(self._movie_ids) - 1)
-        known = np.flatnonzero(self._movie_ids[rows] == movie_ids)
-        ignored_count = len(rows) - len(known)
-        if not len(known):
+        rows = self._movie_ids.searchsorted(movie_ids)
+        rows[rows == len(self._movie_ids)] = 0
+        known = self._movie_ids[rows] == movie_ids
+        ignored_count = len(rows) - int(np.count_nonzero(known))
+        if ignored_count:
+            rows, ratings = rows[known], ratings[known]
+            timestamps = None if timestamps is None else timestamps[known]
+        if not len(rows):
             return self.cold_start(ignored_count)
         if timestamps is None:
             # A clock that ticks once a rating, the last one just now.
-            times, as_of = np.arange(len(known)), len(known) - 1
+            times, as_of = np.arange(len(rows)), len(rows) - 1
         else:
-            known = known[np.argsort(timestamps[known], kind="stable")]
-            times = timestamps[known]
-        return Profile(strategy, rows[known], ratings[known], times, as_of, ignored_count)
+            order = timestamps.argsort(kind="stable")
+            rows, ratings, times = rows[order], ratings[order], timestamps[order]
+        return Profile(strategy, rows, ratings, times, as_of, ignored_count)
 
     def _check_ratings(self, movie_ids: Ints, ratings: npt.NDArray[np.float32]) -> None:
         if len(ratings) > MAX_RATINGS:
             raise InvalidRequest(
                 f"ratings: {len(ratings)} ratings, allowed are {MAX_RATINGS}", field="ratings"
             )
-        if (movie_ids < 0).any():
+        if not len(ratings):
+            return
+        low, high = self._scale
+        if not low <= ratings.min() <= ratings.max() <= high:  # neither is NaN then
+            place = int(np.argmin((ratings >= low) & (ratings <= high)))
+            self._check_scale(f"ratings[{place}].rating", float(ratings[place]))
+        in_order = np.sort(movie_ids)
+        if in_order[0] < 0:
             place = int(np.argmax(movie_ids < 0))
             path = f"ratings[{place}].movie_id"
             raise InvalidRequest(f"{path}: {movie_ids[place]}, allowed is 0 or more", field=path)
-        low, high = map(np.float32, self._spec.rating_scale)
-        on_scale = (ratings >= low) & (ratings <= high)  # False for NaN
-        if not on_scale.all():
-            place = int(np.argmin(on_scale))
-            self._check_scale(f"ratings[{place}].rating", float(ratings[place]))
-        in_order = np.sort(movie_ids)
         repeated = in_order[1:] == in_order[:-1]
         if repeated.any():
-            movie_id = in_order[np.argmax(repeated)]
+            movie_id = in_order[repeated.argmax()]
             place = int(np.flatnonzero(movie_ids == movie_id)[1])
             path = f"ratings[{place}].movie_id"
             raise InvalidRequest(f"{path}: movie {movie_id} is rated twice", field=path)
 
     def _check_scale(self, path: str, rating: float) -> None:
-        low, high = map(np.float32, self._spec.rating_scale)
+        low, high = self._scale
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
             raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)

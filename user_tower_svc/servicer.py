@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import grpc
 import numpy as np
@@ -20,6 +20,9 @@ from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import user_tower_pb2 as rpc
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceServicer
 from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
+
+_INT64: Final = np.dtype("<i8")
+_FLOAT32: Final = np.dtype("<f4")
 
 
 class Ratings(NamedTuple):
@@ -109,15 +112,22 @@ def _ratings(row: rpc.EmbedUserRequest) -> Ratings | None:
 
 
 def _read_arrays(arrays: rpc.RatingArrays) -> Ratings:
-    movie_ids = _read_array("movie_ids", arrays.movie_ids, np.dtype("<i8"))
-    ratings = _read_array("ratings", arrays.ratings, np.dtype("<f4"))
-    timestamps = _read_array("timestamps", arrays.timestamps, np.dtype("<i8"))
-    for name, array in (("ratings", ratings), ("timestamps", timestamps)):
-        if len(array) != len(movie_ids) and (name == "ratings" or len(array)):
-            path = f"rating_arrays.{name}"
-            raise InvalidRequest(f"{path}: has {len(array)}, movie_ids has {len(movie_ids)}", field=path)
+    movie_ids = _read_array("movie_ids", arrays.movie_ids, _INT64)
+    ratings = _read_array("ratings", arrays.ratings, _FLOAT32)
+    if len(ratings) != len(movie_ids):
+        raise _unequal("ratings", len(ratings), len(movie_ids))
+    if not arrays.timestamps:
+        return Ratings(movie_ids, ratings, None)
+    timestamps = _read_array("timestamps", arrays.timestamps, _INT64)
+    if len(timestamps) != len(movie_ids):
+        raise _unequal("timestamps", len(timestamps), len(movie_ids))
     _check_timestamps(timestamps)
-    return Ratings(movie_ids, ratings, timestamps if len(timestamps) else None)
+    return Ratings(movie_ids, ratings, timestamps)
+
+
+def _unequal(name: str, count: int, movies: int) -> InvalidRequest:
+    path = f"rating_arrays.{name}"
+    return InvalidRequest(f"{path}: has {count}, movie_ids has {movies}", field=path)
 
 
 def _read_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
