@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +36,9 @@ class Filter:
                 self.year_max is not None,
             ]
         )
+
+
+NO_FILTER: Final = Filter()
 
 
 class MovieFinder:
@@ -74,12 +77,12 @@ class MovieFinder:
             passing &= years <= condition.year_max
         return passing
 
-    def rows_of(self, movie_ids: Iterable[int]) -> Ints:
-        """The rows of those of the movies that the catalogue has, in no order: int64."""
-        row_of = self._catalogue.row_of
-        return np.array(
-            [row_of[movie_id] for movie_id in movie_ids if movie_id in row_of], dtype=np.int64
-        )
+    def rows_of(self, movie_ids: Ints) -> tuple[Ints, Bools]:
+        """The rows of movies, int64 (m,), and which ids are one's: where none is, the row is any."""
+        ids = self._catalogue.movie_ids
+        rows = ids.searchsorted(movie_ids)
+        rows[rows == len(ids)] = 0
+        return rows, ids[rows] == movie_ids
 
     def titled(self, title: str, limit: int) -> list[int]:
         """The rows whose title has all the words of `title`, the closest first.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from retrieval_svc.catalogue import Filter, MovieFinder
-from retrieval_svc.index import ExactIndex, Hits, Mask
-from twotower.arrays import Embeddings, Floats, Ints
+from retrieval_svc.catalogue import NO_FILTER, Filter, MovieFinder
+from retrieval_svc.index import ExactIndex, Hidden, Hits
+from twotower.arrays import Embeddings, Floats
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
 from twotower.manifest import Manifest
@@ -33,7 +33,7 @@ class Query:
     rating: Embeddings | None
     k: int
     excluded_movie_ids: Sequence[int] = ()
-    filter: Filter = field(default_factory=Filter)
+    filter: Filter = NO_FILTER
     rated_movie_ids: Sequence[int] = ()
 
 
@@ -91,25 +91,24 @@ class Retriever:
                 f"exclude_movie_ids: {len(query.excluded_movie_ids)} movies, allowed are {MAX_EXCLUDED}",
                 field="exclude_movie_ids",
             )
-        self.finder.check(query.filter)
+        if query.filter is not NO_FILTER:
+            self.finder.check(query.filter)
         return query
 
     def retrieve(self, queries: Sequence[Query]) -> list[Found]:
         """Answer n checked queries at once; each comes out as it would alone."""
-        masks = [self._allowed(query) for query in queries]
-        free = [place for place, mask in enumerate(masks) if mask is None]
-        hits_of: dict[int, Hits] = {}
-        if free:
-            vectors = np.stack([queries[place].retrieval for place in free])
-            most = max(queries[place].k for place in free)
-            for place, hits in zip(free, self._index.search(vectors, most), strict=True):
-                k = queries[place].k
-                hits_of[place] = Hits(hits.rows[:k], hits.scores[:k])
-        for place, mask in enumerate(masks):
-            if mask is not None:
-                query = queries[place]
-                hits_of[place] = self._index.search_allowed(query.retrieval, query.k, mask)
-        return [self._found(query, hits_of[place]) for place, query in enumerate(queries)]
+        vectors = np.stack([query.retrieval for query in queries])
+        most = max(query.k for query in queries)
+        hits = [
+            Hits(rows[: query.k], scores[: query.k])
+            for query, (rows, scores) in zip(
+                queries, self._index.search(vectors, most, self._hidden(queries)), strict=True
+            )
+        ]
+        return [
+            Found(each, ratings, self._scarcity(query) if len(each.rows) < query.k else None)
+            for query, each, ratings in zip(queries, hits, self._predict(queries, hits), strict=True)
+        ]
 
     def similar(self, movie_id: int, k: int) -> Found:
         """The k movies nearest to a movie. Raises MovieNotFound, InvalidRequest."""
@@ -130,28 +129,41 @@ class Retriever:
                 self.catalogue.movie_ids[found.hits.rows].tolist(), found.hits.scores.tolist()
             )
 
-    def _allowed(self, query: Query) -> Mask | None:
-        """Which movies may be found, bool (movies,), or None for all."""
-        excluded = self._excluded_rows(query)
-        if not query.filter and not len(excluded):
+    def _hidden(self, queries: Sequence[Query]) -> Hidden | None:
+        """What each query is not to find; None where all may find all."""
+        ids: list[int] = []
+        counts = []
+        for query in queries:
+            before = len(ids)
+            ids.extend(query.rated_movie_ids)
+            ids.extend(query.excluded_movie_ids)
+            counts.append(len(ids) - before)
+        allowed = {
+            place: self.finder.passing(query.filter)
+            for place, query in enumerate(queries)
+            if query.filter
+        }
+        if not ids and not allowed:
             return None
-        allowed = self.finder.passing(query.filter)
-        allowed[excluded] = False
-        return allowed
+        rows, known = self.finder.rows_of(np.array(ids, dtype=np.int64))
+        return Hidden(np.repeat(np.arange(len(queries)), counts)[known], rows[known], allowed)
 
-    def _excluded_rows(self, query: Query) -> Ints:
-        return self.finder.rows_of([*query.rated_movie_ids, *query.excluded_movie_ids])
-
-    def _found(self, query: Query, hits: Hits) -> Found:
-        rating = query.retrieval if query.rating is None else query.rating
-        cosines = (self._rating_embeddings[hits.rows].astype(np.float64) * rating).sum(axis=1)
-        scarcity = self._scarcity(query) if len(hits.rows) < query.k else None
-        return Found(hits, self._spec.unscale_ratings(cosines), scarcity)
+    def _predict(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
+        """Each query's predicted ratings of what it found."""
+        counts = [len(each.rows) for each in hits]
+        of_users = np.stack([q.retrieval if q.rating is None else q.rating for q in queries])
+        movies = self._rating_embeddings[np.concatenate([each.rows for each in hits])]
+        users = of_users.astype(np.float64)[np.repeat(np.arange(len(queries)), counts)]
+        ratings = self._spec.unscale_ratings((movies * users).sum(axis=1))
+        return np.split(ratings, np.cumsum(counts)[:-1])
 
     def _scarcity(self, query: Query) -> Scarcity:
         passing = self.finder.passing(query.filter)
         excluded = np.zeros_like(passing)
-        excluded[self._excluded_rows(query)] = True
+        rows, known = self.finder.rows_of(
+            np.array([*query.rated_movie_ids, *query.excluded_movie_ids], dtype=np.int64)
+        )
+        excluded[rows[known]] = True
         return Scarcity(
             filter_too_narrow=bool(query.filter) and int((~excluded).sum()) >= query.k,
             matching_filter=int(passing.sum()),
@@ -164,6 +176,9 @@ class Retriever:
                 f"{path}: has {embedding.size} values, this model's embeddings have {self.dim}",
                 field=path,
             )
+        squared = float(embedding @ embedding)
+        if abs(squared - 1) < _NORM_TOLERANCE:
+            return
         if not np.isfinite(embedding).all():
             raise InvalidRequest(f"{path}: has a value that is not finite", field=path)
         norm = float(np.linalg.norm(embedding.astype(np.float64)))

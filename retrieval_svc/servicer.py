@@ -8,7 +8,7 @@ from typing import NamedTuple
 import grpc
 import numpy as np
 
-from retrieval_svc.catalogue import Filter
+from retrieval_svc.catalogue import NO_FILTER, Filter
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
@@ -144,13 +144,17 @@ def _query(row: rpc.RetrieveMoviesRequest) -> Query:
         k=row.k,
         excluded_movie_ids=row.exclude_movie_ids,
         rated_movie_ids=row.embedding.rated_movie_ids if row.exclude_rated else (),
-        filter=Filter(
-            genres_any=list(row.filter.genres_any),
-            genres_all=list(row.filter.genres_all),
-            genres_none=list(row.filter.genres_none),
-            year_min=row.filter.year_min if row.filter.HasField("year_min") else None,
-            year_max=row.filter.year_max if row.filter.HasField("year_max") else None,
-        ),
+        filter=_filter(row.filter) if row.HasField("filter") else NO_FILTER,
+    )
+
+
+def _filter(condition: rpc.MovieFilter) -> Filter:
+    return Filter(
+        genres_any=list(condition.genres_any),
+        genres_all=list(condition.genres_all),
+        genres_none=list(condition.genres_none),
+        year_min=condition.year_min if condition.HasField("year_min") else None,
+        year_max=condition.year_max if condition.HasField("year_max") else None,
     )
 
 

@@ -123,9 +123,13 @@ def test_a_list_of_genres_is_bounded(field: str) -> None:
     assert error.message == f"filter.{field}: 101 genres, allowed are 100"
 
 
-def test_rows_of_ids_leave_unknown_ones_out() -> None:
-    assert_array_equal(np.sort(FINDER.rows_of([8, 3, 1, -1, 2**40, 2**70])), [0, 3, 11])
-    assert FINDER.rows_of([]).dtype == np.int64
+def test_rows_of_ids_tell_unknown_ones() -> None:
+    rows, known = FINDER.rows_of(np.array([8, 3, 1, -1, 2**40, 2**63 - 1]))
+    assert_array_equal(known, [True, False, True, False, True, False])
+    assert_array_equal(np.sort(rows[known]), [0, 3, 11])
+    assert len(rows) == len(known)
+    rows, known = FINDER.rows_of(np.empty(0, dtype=np.int64))
+    assert (len(rows), len(known)) == (0, 0)
 
 
 def test_the_closest_title_comes_first_and_then_the_most_rated() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from builders import rank, unit_rows
+from builders import rank, search_allowed, unit_rows
 from retrieval_svc.index import ExactIndex, Hits
 
 # Two rows to the right, two up, one between, one to the left.
@@ -41,16 +41,16 @@ def test_fewer_are_the_first_of_more(k: int) -> None:
 def test_all_where_there_are_fewer_than_asked_for(k: int) -> None:
     (hits,) = INDEX.search(RIGHT[None], k)
     assert sorted(hits.rows.tolist()) == list(range(len(INDEX)))
-    assert sorted(INDEX.search_allowed(RIGHT, k, mask(1, 2)).rows.tolist()) == [1, 2]
+    assert sorted(search_allowed(INDEX, RIGHT, k, mask(1, 2)).rows.tolist()) == [1, 2]
 
 
 def test_only_what_is_allowed_is_found() -> None:
-    hits = INDEX.search_allowed(RIGHT, 3, mask(1, 3, 4, 5))
+    hits = search_allowed(INDEX, RIGHT, 3, mask(1, 3, 4, 5))
     assert hits.rows.tolist() == [3, 1, 5]
 
 
 def test_nothing_allowed_is_nothing_found() -> None:
-    hits = INDEX.search_allowed(RIGHT, 3, mask())
+    hits = search_allowed(INDEX, RIGHT, 3, mask())
     assert pairs(hits) == []
     assert hits.rows.dtype == np.int64
     assert hits.scores.dtype == np.float32
@@ -58,7 +58,7 @@ def test_nothing_allowed_is_nothing_found() -> None:
 
 def test_everything_allowed_is_no_condition() -> None:
     (hits,) = INDEX.search(RIGHT[None], 4)
-    assert pairs(INDEX.search_allowed(RIGHT, 4, mask(*range(6)))) == pairs(hits)
+    assert pairs(search_allowed(INDEX, RIGHT, 4, mask(*range(6)))) == pairs(hits)
 
 
 def test_each_query_has_its_own_answer() -> None:
@@ -76,7 +76,7 @@ def test_a_crowd_on_one_point_comes_by_row() -> None:
     assert hits.rows.tolist() == crowd[:10].tolist()
     allowed = np.ones(3000, dtype=np.bool_)
     allowed[crowd[:5]] = False
-    hits = index.search_allowed(rows[crowd[0]], 10, allowed)
+    hits = search_allowed(index, rows[crowd[0]], 10, allowed)
     assert hits.rows.tolist() == crowd[5:15].tolist()
 
 
