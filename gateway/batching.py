@@ -52,7 +52,8 @@ class Batcher(Generic[Request, Answer]):
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._size = size
-        self._in_flight = in_flight
+        self.in_flight = in_flight
+        """May change at any time."""
         self._waiting: deque[_Row[Request, Answer]] = deque()
         self._unanswered: set[_Row[Request, Answer]] = set()
         self._away: set[asyncio.Task[None]] = set()
@@ -93,7 +94,7 @@ class Batcher(Generic[Request, Answer]):
     def _dispatch(self) -> None:
         self._dispatching = False
         loop = asyncio.get_running_loop()
-        while self._waiting and len(self._away) < self._in_flight:
+        while self._waiting and len(self._away) < self.in_flight:
             rows = self._next_rows(loop.time())
             if rows:
                 # A context of its own: the batch is of no one request, the one that set it off least.

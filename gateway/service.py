@@ -10,6 +10,7 @@ import structlog
 import uvicorn
 
 from gateway.app import create_app
+from gateway.http import HttpProtocol
 from gateway.settings import GatewaySettings
 from gateway.shortcut import Shortcut
 from twotower import doctor
@@ -25,6 +26,8 @@ def serve(settings: GatewaySettings) -> None:
     with listen(settings.host, settings.port) as listener:
         config = uvicorn.Config(
             Shortcut(create_app(settings), settings.max_body_bytes),
+            http=HttpProtocol,
+            proxy_headers=False,  # who a request came from is told nowhere
             log_config=None,  # its lines go where all others go
             access_log=False,  # the application writes one line a request itself
             server_header=False,

@@ -26,7 +26,10 @@ class GatewaySettings(ProcessSettings):
         description="most bytes that go together; services must accept it",
     )
     batches_in_flight: int = Field(
-        2, ge=1, le=64, description="batches under way at once to each service; one per replica at least"
+        0,
+        ge=0,
+        le=1024,
+        description="batches under way at once; 0: one for each replica of both services, by DNS",
     )
     max_body_bytes: int = Field(2**20, ge=2**10, le=2**28, description="largest request body to accept")
     drain_seconds: Seconds = Field(5.0, description="how long requests under way may end at a stop")

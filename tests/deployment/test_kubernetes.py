@@ -242,19 +242,15 @@ def test_the_gateway_asks_headless_services_by_the_ports_of_their_pods(manifests
         assert manifests.pods[name].ports["grpc"] == port
 
 
-def test_each_deployment_has_an_autoscaler_and_the_gateway_a_batch_for_each_replica(
-    manifests: Manifests,
-) -> None:
+def test_each_deployment_has_an_autoscaler(manifests: Manifests) -> None:
     autoscalers = {
         name: autoscaler["spec"] for name, autoscaler in manifests.of("HorizontalPodAutoscaler").items()
     }
     assert autoscalers.keys() == manifests.servers.keys()
-    batches = int(manifests.pods["gateway"].environment["GATEWAY_BATCHES_IN_FLIGHT"])
     for name, autoscaler in autoscalers.items():
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         assert autoscaler["scaleTargetRef"] == target
         assert "replicas" not in manifests.of("Deployment")[name]["spec"]
-        assert autoscaler["maxReplicas"] <= batches or name == "gateway"
         for metric in autoscaler["metrics"]:
             assert metric["resource"]["name"] in manifests.pods[name].container["resources"]["requests"]
 
