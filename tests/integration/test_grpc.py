@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2
@@ -36,7 +38,7 @@ from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import retrieval_pb2, user_tower_pb2
 from twotower.v1.retrieval_pb2 import RetrieveMoviesRequest
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
-from twotower.v1.user_tower_pb2 import BatchEmbedUsersRequest, EmbedUserRequest
+from twotower.v1.user_tower_pb2 import BatchEmbedUsersRequest, EmbedUserRequest, RatingArrays
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceStub
 
 GRPCURL = str(Path(sys.executable).parent / "grpcurl")
@@ -233,6 +235,85 @@ def test_a_user_who_is_not_allowed(
     error = invalid(lambda: tower.EmbedUser(EmbedUserRequest(**user)))
     assert error.field == field
     assert words in error.message
+
+
+def arrays(
+    movie_ids: Sequence[int], ratings: Sequence[float], timestamps: Sequence[int] = ()
+) -> RatingArrays:
+    return RatingArrays(
+        movie_ids=np.array(movie_ids, "<i8").tobytes(),
+        ratings=np.array(ratings, "<f4").tobytes(),
+        timestamps=np.array(timestamps, "<i8").tobytes(),
+    )
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_ratings_as_arrays_are_the_same_as_one_by_one(
+    tower: UserTowerServiceStub, model: Bundle, *, timed: bool
+) -> None:
+    movie_ids = model.catalogue.movie_ids[[5, 40, 7, 300, 21]].tolist()
+    given = [4.5, 0.5, 3.0, 5.0, 2.0]
+    timestamps = [500, 100, 400, 100, 300] if timed else []
+    one_by_one = [
+        pb.Rating(movie_id=movie_id, rating=rating, timestamp=timestamps[place] if timed else None)
+        for place, (movie_id, rating) in enumerate(zip(movie_ids, given, strict=True))
+    ]
+    together = EmbedUserRequest(rating_arrays=arrays(movie_ids, given, timestamps), as_of=1000)
+    apart = EmbedUserRequest(ratings=one_by_one, as_of=1000)
+    assert tower.EmbedUser(together) == tower.EmbedUser(apart)
+
+
+def test_arrays_without_ratings_are_a_user_who_has_rated_nothing(tower: UserTowerServiceStub) -> None:
+    empty = EmbedUserRequest(user_id=1, rating_arrays=RatingArrays())
+    assert tower.EmbedUser(empty).embedding.strategy == pb.STRATEGY_COLD_START
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "words"),
+    [
+        (
+            RatingArrays(movie_ids=b"1234567"),
+            "rating_arrays.movie_ids",
+            "7 bytes, allowed are multiples of 8",
+        ),
+        (RatingArrays(ratings=b"12345"), "rating_arrays.ratings", "5 bytes, allowed are multiples of 4"),
+        (arrays([1, 2], [3]), "rating_arrays.ratings", "has 1, movie_ids has 2"),
+        (arrays([1], [3], [4, 5]), "rating_arrays.timestamps", "has 2, movie_ids has 1"),
+        (arrays([1, 2], [3, 3], [4, -1]), "ratings[1].timestamp", "-1, allowed is 0 or more"),
+        (arrays([1, -2], [3, 3]), "ratings[1].movie_id", "-2, allowed is 0 or more"),
+        (arrays([1, 7, 7], [3, 3, 3]), "ratings[2].movie_id", "movie 7 is rated twice"),
+        (arrays([1, 2], [3, 5.5]), "ratings[1].rating", "5.5, allowed are 0.5 to 5"),
+        (arrays([1, 2], [3, math.nan]), "ratings[1].rating", "nan, allowed are 0.5 to 5"),
+        (arrays(range(10_001), [3] * 10_001), "ratings", "10001 ratings, allowed are 10000"),
+    ],
+)
+def test_arrays_that_are_not_allowed(
+    tower: UserTowerServiceStub, given: RatingArrays, field: str, words: str
+) -> None:
+    error = invalid(lambda: tower.EmbedUser(EmbedUserRequest(rating_arrays=given)))
+    assert error.field == field
+    assert words in error.message
+
+
+def test_arrays_go_with_nothing_that_says_the_same(tower: UserTowerServiceStub) -> None:
+    both = EmbedUserRequest(ratings=ratings_of({1: 3.0}), rating_arrays=arrays([2], [3]))
+    assert invalid(lambda: tower.EmbedUser(both)).field == "rating_arrays"
+    features = EmbedUserRequest(features={"rating_count": 1}, rating_arrays=RatingArrays())
+    assert invalid(lambda: tower.EmbedUser(features)).field == "features"
+
+
+def test_ids_only_are_the_same_movies(
+    retrieval: RetrievalServiceStub, embedding: pb.UserEmbedding
+) -> None:
+    request = RetrieveMoviesRequest(embedding=embedding, k=7, exclude_rated=True)
+    whole = retrieval.RetrieveMovies(request)
+    request.ids_only = True
+    short = retrieval.RetrieveMovies(request)
+    assert not short.movies
+    assert short.model_version == whole.model_version
+    assert list(short.movie_ids) == [found.movie.movie_id for found in whole.movies]
+    assert list(short.scores) == [found.score for found in whole.movies]
+    assert list(short.predicted_ratings) == [found.predicted_rating for found in whole.movies]
 
 
 def test_an_unknown_user_where_that_is_asked_for(tower: UserTowerServiceStub) -> None:

@@ -228,3 +228,17 @@ def test_a_bundle_that_lacks_a_part_of_its_second_head_is_refused(
     fields = {"recipe": "maimed", "dataset": served.manifest.dataset, "metrics": {}, "libraries": {}}
     with pytest.raises(BundleError, match=r"there is but one|has a rating head, the other none"):
         UserEmbedder(write_bundle(tmp_path, maimed, **fields), maimed)
+
+
+def test_a_user_long_away_comes_out_the_same_each_time(served: TwoHeaded) -> None:
+    embedder = UserEmbedder(served.manifest, served.bundle)
+    span = served.bundle.histories.span_of(USER)
+    last = int(served.bundle.histories.timestamps[span][-1])
+    (now,) = embedder.embed([embedder.known_user(USER, as_of=last + 60, strict=True)])
+    (first,) = embedder.embed([embedder.known_user(USER, as_of=last + DAY, strict=True)])
+    (again,) = embedder.embed([embedder.known_user(USER, as_of=last + 30 * DAY, strict=True)])
+    (soon,) = embedder.embed([embedder.known_user(USER, as_of=last + 60, strict=True)])
+    assert np.array_equal(first.retrieval, again.retrieval)
+    assert first.rated_movie_ids.tolist() == again.rated_movie_ids.tolist()
+    assert np.array_equal(now.retrieval, soon.retrieval)
+    assert not np.array_equal(now.retrieval, first.retrieval)
