@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from retrieval_svc.catalogue import Filter, MovieFinder
-from retrieval_svc.index import ExactIndex, Hits, Mask
-from twotower.arrays import Embeddings, Floats, Ints
+from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
+from twotower.arrays import Embeddings, Floats
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
 from twotower.manifest import Manifest
@@ -67,7 +68,11 @@ class Retriever:
         self._rating_embeddings = (
             bundle.item_embeddings if bundle.rating_embeddings is None else bundle.rating_embeddings
         )
-        self._index = ExactIndex(bundle.item_embeddings)
+        self._index = (
+            ExactIndex(bundle.item_embeddings)
+            if bundle.partition is None
+            else ApproximateIndex(bundle.item_embeddings, bundle.partition)
+        )
         self._golden = bundle.golden
 
     @property
@@ -96,20 +101,24 @@ class Retriever:
 
     def retrieve(self, queries: Sequence[Query]) -> list[Found]:
         """Answer n checked queries at once; each comes out as it would alone."""
-        masks = [self._allowed(query) for query in queries]
-        free = [place for place, mask in enumerate(masks) if mask is None]
-        hits_of: dict[int, Hits] = {}
-        if free:
-            vectors = np.stack([queries[place].retrieval for place in free])
-            most = max(queries[place].k for place in free)
-            for place, hits in zip(free, self._index.search(vectors, most), strict=True):
-                k = queries[place].k
-                hits_of[place] = Hits(hits.rows[:k], hits.scores[:k])
-        for place, mask in enumerate(masks):
-            if mask is not None:
-                query = queries[place]
-                hits_of[place] = self._index.search_allowed(query.retrieval, query.k, mask)
-        return [self._found(query, hits_of[place]) for place, query in enumerate(queries)]
+        excluded = self._excluded_rows(queries)
+        passing = [self.finder.passing(query.filter) if query.filter else None for query in queries]
+        hits = self._index.search(
+            [
+                Search(query.retrieval, query.k, rows, mask)
+                for query, rows, mask in zip(queries, excluded, passing, strict=True)
+            ]
+        )
+        scarcities = [
+            _scarcity(query.k, len(self.catalogue), rows, mask) if len(found.rows) < query.k else None
+            for query, found, rows, mask in zip(queries, hits, excluded, passing, strict=True)
+        ]
+        return [
+            Found(found, ratings, scarcity)
+            for found, ratings, scarcity in zip(
+                hits, self._predicted_ratings(queries, hits), scarcities, strict=True
+            )
+        ]
 
     def similar(self, movie_id: int, k: int) -> Found:
         """The k movies nearest to a movie. Raises MovieNotFound, InvalidRequest."""
@@ -130,33 +139,29 @@ class Retriever:
                 self.catalogue.movie_ids[found.hits.rows].tolist(), found.hits.scores.tolist()
             )
 
-    def _allowed(self, query: Query) -> Mask | None:
-        """Which movies may be found, bool (movies,), or None for all."""
-        excluded = self._excluded_rows(query)
-        if not query.filter and not len(excluded):
-            return None
-        allowed = self.finder.passing(query.filter)
-        allowed[excluded] = False
-        return allowed
+    def _excluded_rows(self, queries: Sequence[Query]) -> list[Rows]:
+        """The rows of what each query excludes, and the catalogue has, looked up at once."""
+        listed = [
+            np.array(movie_ids, dtype=np.int64)
+            for query in queries
+            for movie_ids in (query.rated_movie_ids, query.excluded_movie_ids)
+        ]
+        rows = self.finder.rows_of(np.concatenate(listed))
+        known = rows >= 0
+        counts = np.cumsum(known)
+        ends = np.cumsum([len(movie_ids) for movie_ids in listed])[1::2]
+        bounds = [0, *np.concatenate([[0], counts])[ends].tolist()]
+        rows = rows[known]
+        return [rows[start:end] for start, end in pairwise(bounds)]
 
-    def _excluded_rows(self, query: Query) -> Ints:
-        return self.finder.rows_of([*query.rated_movie_ids, *query.excluded_movie_ids])
-
-    def _found(self, query: Query, hits: Hits) -> Found:
-        rating = query.retrieval if query.rating is None else query.rating
-        cosines = (self._rating_embeddings[hits.rows].astype(np.float64) * rating).sum(axis=1)
-        scarcity = self._scarcity(query) if len(hits.rows) < query.k else None
-        return Found(hits, self._spec.unscale_ratings(cosines), scarcity)
-
-    def _scarcity(self, query: Query) -> Scarcity:
-        passing = self.finder.passing(query.filter)
-        excluded = np.zeros_like(passing)
-        excluded[self._excluded_rows(query)] = True
-        return Scarcity(
-            filter_too_narrow=bool(query.filter) and int((~excluded).sum()) >= query.k,
-            matching_filter=int(passing.sum()),
-            excluded=int((passing & excluded).sum()),
-        )
+    def _predicted_ratings(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
+        counts = [len(found.rows) for found in hits]
+        rows = np.concatenate([found.rows for found in hits])
+        users = np.stack([q.retrieval if q.rating is None else q.rating for q in queries])
+        of_users = users[np.repeat(np.arange(len(queries)), counts)]
+        cosines = (self._rating_embeddings[rows].astype(np.float64) * of_users).sum(axis=1)
+        ratings = self._spec.unscale_ratings(cosines)
+        return [ratings[start:end] for start, end in pairwise([0, *accumulate(counts)])]
 
     def _check_embedding(self, path: str, embedding: Embeddings) -> None:
         if embedding.shape != (self.dim,):
@@ -169,6 +174,15 @@ class Retriever:
         norm = float(np.linalg.norm(embedding.astype(np.float64)))
         if abs(norm - 1) > _NORM_TOLERANCE:
             raise InvalidRequest(f"{path}: has norm {norm:.4g}, allowed is 1", field=path)
+
+
+def _scarcity(k: int, movies: int, excluded: Rows, passing: Mask | None) -> Scarcity:
+    excluded = np.unique(excluded)
+    return Scarcity(
+        filter_too_narrow=passing is not None and movies - len(excluded) >= k,
+        matching_filter=movies if passing is None else int(passing.sum()),
+        excluded=len(excluded) if passing is None else int(passing[excluded].sum()),
+    )
 
 
 def _check_k(k: int) -> None:
