@@ -1,48 +1,85 @@
-"""Exact search by inner product on FAISS, with repeatable order."""
+"""Search by inner product with repeatable order: exact, or among the cells nearest to the query.
+
+    ExactIndex            ranks every row, by one matrix product for a batch
+    ApproximateIndex      ranks the rows of a few cells of a partition, found by FAISS
+
+What either finds is scored anew in float64 and rounded to float32, so that neither the batch a query
+goes in nor an order of summation shows in the answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from twotower.arrays import Embeddings
+from twotower.arrays import Embeddings, Ints
 from twotower.errors import OperationError
+from twotower.partition import Partition
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
+NO_ROWS: Final = np.empty(0, np.int64)
+
+# More than any difference between float32 sums and ours, for vectors of unit norm.
 _ROUNDING: Final = 1e-5
-"""More than any difference between sums in single precision and ours, for vectors of unit norm."""
-_SPARE: Final = 8
-"""Candidates beside those asked for: rarely are more level with the last of these."""
-_BLOCK: Final = 32
-_MOST_SCORES: Final = 2**20
-"""In memory at once: 4 MB."""
+
+_LOWEST: Final = -2.0
+"""Below the score of any row that may be found."""
+
+_BLOCK_CELLS: Final = 2**21
+_LEAST_BLOCK: Final = 16
+"""How many scores are held at once, and of how many queries at least: a product of fewer is slow."""
+
+_FOLD: Final = 32
+"""Of how many rows the best is taken first, where that leaves a few times as many as are sought."""
+
+_MOST_FETCHED: Final = 512
+"""Of what is fetched some is excluded; where more than that is to be, a bitmap leaves it out."""
+
+_FEW_CELLS: Final = 0.25
+"""Where more than this share of the cells would be looked through, all rows allowed are."""
 
 # Two threads made a search 20 times slower on a busy machine; the service has threads of its own.
 faiss.omp_set_num_threads(1)
-# From so many queries on, it multiplies matrices, which takes a fraction of the time.
-faiss.cvar.distance_compute_blas_threshold = 8
+# A product of a whole batch rounds otherwise than of one query, and then other cells are the nearest.
+faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
 
 
 def check_search() -> str:
-    """FAISS's version and instruction set, once it has found what brute force finds.
+    """FAISS's version and instruction set, once both indexes have found what brute force finds.
 
-    Raises OperationError where it has not.
+    Raises OperationError where one has not.
     """
     random = np.random.default_rng(0)
     rows = random.normal(size=(1_000, 32)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    (found,) = ExactIndex(rows).search(rows[:1], 10)
-    if found.rows.tolist() != np.argsort(-(rows @ rows[0]))[:10].tolist():
-        raise OperationError("a search does not find what brute force finds")
+    partition = Partition(rows[:10], (rows @ rows[:10].T).argmax(axis=1).astype(np.int32), probes=10)
+    for index in (ExactIndex(rows), ApproximateIndex(rows, partition)):
+        (found,) = index.search([Search(rows[0], 10)])
+        if found.rows.tolist() != np.argsort(-(rows @ rows[0]))[:10].tolist():
+            raise OperationError("a search does not find what brute force finds")
     options = faiss.get_compile_options().split()
     return f"{faiss.__version__} ({' '.join(options)}), finds what brute force finds"
+
+
+class Search(NamedTuple):
+    """What to find: the k best rows for `vector`, float32 (dim,) of unit norm; all where fewer.
+
+    excluded: rows never to find, in any order, some perhaps repeatedly. passing: which rows may be
+    found, bool (rows,), or None for all.
+    """
+
+    vector: Embeddings
+    k: int
+    excluded: Rows = NO_ROWS
+    passing: Mask | None = None
 
 
 class Hits(NamedTuple):
@@ -52,121 +89,189 @@ class Hits(NamedTuple):
     scores: Scores
 
 
-class Hidden(NamedTuple):
-    """What not to find.
-
-    queries, rows: int64 (m,), queries ascending: the row is hidden from the query of that number.
-    allowed: by the number of a query, bool (rows,): all else is hidden from it.
-    """
-
-    queries: Rows
-    rows: Rows
-    allowed: Mapping[int, Mask]
-
-
 class ExactIndex:
-    """The rows nearest to a query, exactly: score descending, equal scores by ascending row.
-
-    Some candidates more than asked for are found by single precision, by FAISS or, where rows are
-    hidden, among all scores at once. Their scores are then summed anew in double precision and rounded,
-    so that neither the batch a query goes in nor the order of summation shows in the answer.
-    """
+    """The rows nearest to a query, exactly: score descending, equal scores by ascending row."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         """`embeddings`: float32 (rows, dim) of unit norm."""
         self._embeddings = embeddings
-        self._index = faiss.IndexFlatIP(embeddings.shape[1])
-        self._index.add(embeddings)
+        self._width = math.ceil(len(embeddings) / _FOLD) * _FOLD
+        self._block = max(_LEAST_BLOCK, _BLOCK_CELLS // self._width)
 
     def __len__(self) -> int:
         return len(self._embeddings)
 
-    def search(self, queries: Embeddings, k: int, hidden: Hidden | None = None) -> list[Hits]:
-        """The k best rows for each of n queries (n, dim); fewer where no more may be found."""
-        if hidden is None:
-            scores, rows = self._index.search(queries, min(k + _SPARE, len(self)))
-            return self._settle(queries, k, rows, scores, lambda query: self._scores(queries, query))
-        found: list[Hits] = []
-        at_once = max(_MOST_SCORES // len(self), 1)
-        for start in range(0, len(queries), at_once):
-            found += self._search_shown(queries[start : start + at_once], k, _of(hidden, start, at_once))
-        return found
+    def search(self, searches: Sequence[Search]) -> list[Hits]:
+        """The hits of each search."""
+        return [
+            hits
+            for start in range(0, len(searches), self._block)
+            for hits in self._search_block(searches[start : start + self._block])
+        ]
 
-    def _search_shown(self, queries: Embeddings, k: int, hidden: Hidden) -> list[Hits]:
-        scores = self._scores(queries, slice(None))
-        scores[hidden.queries, hidden.rows] = -np.inf
-        for query, allowed in hidden.allowed.items():
-            scores[query, ~allowed] = -np.inf
-        rows = _best(scores, min(k + _SPARE, len(self)))
-        best = np.take_along_axis(scores, rows, axis=1)
-        return self._settle(queries, k, rows, best, lambda query: scores[query])
+    def _search_block(self, searches: Sequence[Search]) -> list[Hits]:
+        vectors = np.stack([search.vector for search in searches])
+        scores = self._scores(searches, vectors)
+        places, rows = _candidates(scores, max(search.k for search in searches))
+        return _settle(self._embeddings, searches, vectors, places, rows)
 
-    def _scores(self, queries: Embeddings, some: int | slice) -> Scores:
-        scores: Scores = queries[some] @ self._embeddings.T
+    def _scores(self, searches: Sequence[Search], vectors: Embeddings) -> Scores:
+        """The scores of all rows, and what may not be found at -inf: (n, width), more than the rows."""
+        scores = np.empty((len(searches), self._width), np.float32)
+        np.matmul(vectors, self._embeddings.T, out=scores[:, : len(self)])
+        scores[:, len(self) :] = -np.inf
+        places, excluded = _excluded_pairs(searches)
+        scores[places, excluded] = -np.inf
+        for place, search in enumerate(searches):
+            if search.passing is not None:
+                scores[place, : len(self)][~search.passing] = -np.inf
         return scores
 
-    def _settle(
-        self,
-        queries: Embeddings,
-        k: int,
-        rows: Rows,
-        scores: Scores,
-        all_scores: Callable[[int], Scores],
-    ) -> list[Hits]:
-        """The best of the candidates (n, m), taking in all that are level with the k-th."""
-        rows, exact = self._order(queries, rows, scores)
-        kept = np.isfinite(exact[:, :k]).sum(axis=1)
-        last = np.minimum(kept, k) - 1
-        level = exact[np.arange(len(exact)), last] <= scores.min(axis=1) + _ROUNDING
-        found = []
-        for query, count in enumerate(kept.tolist()):
-            if count and level[query] and rows.shape[1] < len(self):
-                found.append(
-                    self._settle_level(queries[query], k, all_scores(query), exact[query, last[query]])
-                )
-            else:
-                found.append(Hits(rows[query, :count], exact[query, :count]))
-        return found
 
-    def _settle_level(self, query: Embeddings, k: int, scores: Scores, least: np.float32) -> Hits:
-        rows = np.flatnonzero(scores >= least - 2 * _ROUNDING)
-        ordered, exact = self._order(query[None], rows[None], scores[rows][None])
-        return Hits(ordered[0, :k], exact[0, :k])
+class ApproximateIndex:
+    """The rows nearest to a query among those of the partition's cells nearest to it.
 
-    def _order(self, queries: Embeddings, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
-        """The candidates (n, m) by their scores summed anew; those of minus infinity keep that."""
-        exact = np.einsum(
-            "nmd,nd->nm", self._embeddings[rows].astype(np.float64), queries.astype(np.float64)
-        ).astype(np.float32)
-        exact[np.isneginf(scores)] = -np.inf
-        order = np.lexsort((rows, -exact), axis=1)
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1)
-
-
-def _best(scores: Scores, count: int) -> Rows:
-    """The rows of the `count` best of each query's scores (n, rows), in no order.
-
-    They lie in the blocks with the best maxima, and maxima are found many at a time.
+    A filter that passes few rows has more cells looked through, and one that passes very few all of
+    those rows. Where the cells have fewer than k rows, or rows level with the k-th may have been missed,
+    the search is made among all rows: so k are found wherever there are k.
     """
-    blocks = scores.shape[1] // _BLOCK
-    if blocks <= count:
-        return np.argpartition(scores, scores.shape[1] - count, axis=1)[:, scores.shape[1] - count :]
-    maxima = scores[:, : blocks * _BLOCK].reshape(len(scores), _BLOCK, blocks).max(axis=1)
-    best = np.argpartition(maxima, blocks - count, axis=1)[:, blocks - count :]
-    members = best[:, None, :] + (np.arange(_BLOCK) * blocks)[None, :, None]
-    left_over = np.broadcast_to(
-        np.arange(blocks * _BLOCK, scores.shape[1]), (len(scores), scores.shape[1] % _BLOCK)
-    )
-    rows = np.concatenate([members.reshape(len(scores), -1), left_over], axis=1)
-    their = np.take_along_axis(scores, rows, axis=1)
-    chosen = np.argpartition(their, rows.shape[1] - count, axis=1)[:, rows.shape[1] - count :]
-    return np.take_along_axis(rows, chosen, axis=1)
+
+    def __init__(self, embeddings: Embeddings, partition: Partition) -> None:
+        """`embeddings`: float32 (rows, dim) of unit norm."""
+        self._embeddings = embeddings
+        self._partition = partition
+        self._exact = ExactIndex(embeddings)
+        self._lists = _inverted_lists(embeddings, partition)
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def search(self, searches: Sequence[Search]) -> list[Hits]:
+        """The hits of each search."""
+        found: dict[int, Hits | None] = {}
+        for size, places in self._by_size(searches).items():
+            together = [searches[place] for place in places]
+            if size:
+                found.update(zip(places, self._fetch(together, size), strict=True))
+            else:
+                found.update(zip(places, map(self._search_allowed, together), strict=True))
+        missed = [place for place, hits in found.items() if hits is None]
+        exact = self._exact.search([searches[place] for place in missed])
+        settled = {place: hits for place, hits in found.items() if hits is not None}
+        settled.update(zip(missed, exact, strict=True))
+        return [settled[place] for place in range(len(searches))]
+
+    def _by_size(self, searches: Sequence[Search]) -> dict[int, list[int]]:
+        """The places of the searches by how much each fetches, alone as in a batch; 0 for a bitmap."""
+        by_size: dict[int, list[int]] = {}
+        for place, search in enumerate(searches):
+            size = _fetch_size(search.k + len(search.excluded))
+            masked = search.passing is not None or size > _MOST_FETCHED
+            by_size.setdefault(0 if masked else size, []).append(place)
+        return by_size
+
+    def _search_allowed(self, search: Search) -> Hits | None:
+        allowed = np.ones(len(self), np.bool_) if search.passing is None else search.passing.copy()
+        allowed[search.excluded] = False
+        count = int(np.count_nonzero(allowed))
+        probes = self._partition.probes_among(count)
+        if probes > _FEW_CELLS * len(self._partition.centroids):
+            return _search_rows(self._embeddings, search, np.flatnonzero(allowed))
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)  # type: ignore[call-arg]
+        (hits,) = self._fetch([search._replace(excluded=NO_ROWS)], _fetch_size(search.k), parameters)
+        return hits
+
+    def _fetch(
+        self, searches: Sequence[Search], size: int, parameters: faiss.SearchParameters | None = None
+    ) -> list[Hits | None]:
+        """The hits among the `size` best of the cells; None where these do not settle them."""
+        vectors = np.stack([search.vector for search in searches])
+        scores, rows = self._lists.search(vectors, size, params=parameters)
+        beyond = np.where(rows[:, -1] < 0, -np.inf, scores[:, -1])
+        excluded = np.zeros(len(self), np.bool_)
+        for place, search in enumerate(searches):
+            excluded[search.excluded] = True
+            scores[place, excluded[rows[place]]] = -np.inf
+            excluded[search.excluded] = False
+        floors = _kth_best(scores, [search.k for search in searches]) - _ROUNDING
+        settled = (floors > beyond) & (floors > _LOWEST)
+        places, columns = np.nonzero(scores >= np.where(settled, floors, np.inf)[:, None])
+        hits = _settle(self._embeddings, searches, vectors, places, rows[places, columns])
+        return [each if sure else None for each, sure in zip(hits, settled, strict=True)]
 
 
-def _of(hidden: Hidden, start: int, count: int) -> Hidden:
-    """What is hidden from some of the queries, numbered anew; `queries` ascend."""
-    first, last = np.searchsorted(hidden.queries, [start, start + count])
-    allowed = {
-        query - start: mask for query, mask in hidden.allowed.items() if 0 <= query - start < count
-    }
-    return Hidden(hidden.queries[first:last] - start, hidden.rows[first:last], allowed)
+def _inverted_lists(embeddings: Embeddings, partition: Partition) -> faiss.IndexIVFFlat:
+    rows, dim = embeddings.shape
+    centroids = faiss.IndexFlatIP(dim)
+    centroids.add(partition.centroids)
+    lists = faiss.IndexIVFFlat(centroids, dim, len(partition.centroids), faiss.METRIC_INNER_PRODUCT)
+    cells = partition.cells.astype(np.int64)
+    lists.add_core(rows, faiss.swig_ptr(np.ascontiguousarray(embeddings)), None, faiss.swig_ptr(cells))
+    lists.nprobe = partition.probes
+    return lists
+
+
+def _fetch_size(least: int) -> int:
+    """A power of two, one more than `least` at least: searches of about the same size go together."""
+    return 1 << least.bit_length()
+
+
+def _excluded_pairs(searches: Sequence[Search]) -> tuple[Ints, Rows]:
+    """What is excluded: the places of the searches, and the rows, (m,) each."""
+    counts = [len(search.excluded) for search in searches]
+    rows = np.concatenate([search.excluded for search in searches])
+    return np.repeat(np.arange(len(searches)), counts), rows
+
+
+def _candidates(scores: Scores, k: int) -> tuple[Ints, Rows]:
+    """Where scores (n, width) are among the k best or level with them: places and rows, (m,) each.
+
+    The k-th best score is no lower than the k-th best of the bests of groups of rows. Rows far apart
+    make a group, for what is near in the catalogue is often near in score, too.
+    """
+    fold = _FOLD if scores.shape[1] >= 2 * _FOLD * k else 1
+    folded = scores.reshape(len(scores), fold, -1)
+    bests = folded.max(axis=1)
+    groups = bests.shape[1]
+    kth = groups - min(k, groups)
+    floors = np.maximum(np.partition(bests, kth, axis=1)[:, kth] - _ROUNDING, _LOWEST)
+    places, columns = np.nonzero(bests >= floors[:, None])
+    found, depths = np.nonzero(folded[places, :, columns] >= floors[places, None])
+    return places[found], depths * groups + columns[found]
+
+
+def _kth_best(scores: Scores, ks: Sequence[int]) -> Scores:
+    """The k-th best of each row of scores (n, width), where k <= width: (n,)."""
+    ascending = np.sort(scores, axis=1)
+    best: Scores = ascending[np.arange(len(scores)), scores.shape[1] - np.asarray(ks)]
+    return best
+
+
+def _search_rows(embeddings: Embeddings, search: Search, rows: Rows) -> Hits:
+    """The hits of a search among these rows, ascending."""
+    if search.k < len(rows):
+        scores = embeddings[rows] @ search.vector
+        rows = rows[scores >= _kth_best(scores[None], [search.k]) - _ROUNDING]
+    (hits,) = _settle(embeddings, [search], search.vector[None], np.zeros(len(rows), np.int64), rows)
+    return hits
+
+
+def _settle(
+    embeddings: Embeddings,
+    searches: Sequence[Search],
+    vectors: Embeddings,
+    places: Ints,
+    rows: Rows,
+) -> list[Hits]:
+    """Order the candidates, pairs of a search's place and a row, by exact scores; k of each search."""
+    exact = (embeddings[rows].astype(np.float64) * vectors[places]).sum(axis=1).astype(np.float32)
+    order = np.lexsort((rows, -exact, places))
+    rows, exact = rows[order], exact[order]
+    ends = np.searchsorted(places[order], np.arange(1, len(searches) + 1)).tolist()
+    starts = [0, *ends[:-1]]
+    return [
+        Hits(rows[start : min(end, start + search.k)], exact[start : min(end, start + search.k)])
+        for search, start, end in zip(searches, starts, ends, strict=True)
+    ]

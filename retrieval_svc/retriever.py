@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter, MovieFinder
-from retrieval_svc.index import ExactIndex, Hidden, Hits
+from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
 from twotower.arrays import Embeddings, Floats
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
@@ -67,7 +68,11 @@ class Retriever:
         self._rating_embeddings = (
             bundle.item_embeddings if bundle.rating_embeddings is None else bundle.rating_embeddings
         )
-        self._index = ExactIndex(bundle.item_embeddings)
+        self._index = (
+            ExactIndex(bundle.item_embeddings)
+            if bundle.partition is None
+            else ApproximateIndex(bundle.item_embeddings, bundle.partition)
+        )
         self._golden = bundle.golden
 
     @property
@@ -97,17 +102,23 @@ class Retriever:
 
     def retrieve(self, queries: Sequence[Query]) -> list[Found]:
         """Answer n checked queries at once; each comes out as it would alone."""
-        vectors = np.stack([query.retrieval for query in queries])
-        most = max(query.k for query in queries)
-        hits = [
-            Hits(rows[: query.k], scores[: query.k])
-            for query, (rows, scores) in zip(
-                queries, self._index.search(vectors, most, self._hidden(queries)), strict=True
-            )
+        excluded = self._excluded_rows(queries)
+        passing = [self.finder.passing(query.filter) if query.filter else None for query in queries]
+        hits = self._index.search(
+            [
+                Search(query.retrieval, query.k, rows, mask)
+                for query, rows, mask in zip(queries, excluded, passing, strict=True)
+            ]
+        )
+        scarcities = [
+            _scarcity(query.k, len(self.catalogue), rows, mask) if len(found.rows) < query.k else None
+            for query, found, rows, mask in zip(queries, hits, excluded, passing, strict=True)
         ]
         return [
-            Found(each, ratings, self._scarcity(query) if len(each.rows) < query.k else None)
-            for query, each, ratings in zip(queries, hits, self._predict(queries, hits), strict=True)
+            Found(found, ratings, scarcity)
+            for found, ratings, scarcity in zip(
+                hits, self._predicted_ratings(queries, hits), scarcities, strict=True
+            )
         ]
 
     def similar(self, movie_id: int, k: int) -> Found:
@@ -129,46 +140,29 @@ class Retriever:
                 self.catalogue.movie_ids[found.hits.rows].tolist(), found.hits.scores.tolist()
             )
 
-    def _hidden(self, queries: Sequence[Query]) -> Hidden | None:
-        """What each query is not to find; None where all may find all."""
-        ids: list[int] = []
-        counts = []
-        for query in queries:
-            before = len(ids)
-            ids.extend(query.rated_movie_ids)
-            ids.extend(query.excluded_movie_ids)
-            counts.append(len(ids) - before)
-        allowed = {
-            place: self.finder.passing(query.filter)
-            for place, query in enumerate(queries)
-            if query.filter
-        }
-        if not ids and not allowed:
-            return None
-        rows, known = self.finder.rows_of(np.array(ids, dtype=np.int64))
-        return Hidden(np.repeat(np.arange(len(queries)), counts)[known], rows[known], allowed)
+    def _excluded_rows(self, queries: Sequence[Query]) -> list[Rows]:
+        """The rows of what each query excludes, and the catalogue has, looked up at once."""
+        listed = [
+            np.array(movie_ids, dtype=np.int64)
+            for query in queries
+            for movie_ids in (query.rated_movie_ids, query.excluded_movie_ids)
+        ]
+        rows = self.finder.rows_of(np.concatenate(listed))
+        known = rows >= 0
+        counts = np.cumsum(known)
+        ends = np.cumsum([len(movie_ids) for movie_ids in listed])[1::2]
+        bounds = [0, *np.concatenate([[0], counts])[ends].tolist()]
+        rows = rows[known]
+        return [rows[start:end] for start, end in pairwise(bounds)]
 
-    def _predict(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
-        """Each query's predicted ratings of what it found."""
-        counts = [len(each.rows) for each in hits]
-        of_users = np.stack([q.retrieval if q.rating is None else q.rating for q in queries])
-        movies = self._rating_embeddings[np.concatenate([each.rows for each in hits])]
-        users = of_users.astype(np.float64)[np.repeat(np.arange(len(queries)), counts)]
-        ratings = self._spec.unscale_ratings((movies * users).sum(axis=1))
-        return np.split(ratings, np.cumsum(counts)[:-1])
-
-    def _scarcity(self, query: Query) -> Scarcity:
-        passing = self.finder.passing(query.filter)
-        excluded = np.zeros_like(passing)
-        rows, known = self.finder.rows_of(
-            np.array([*query.rated_movie_ids, *query.excluded_movie_ids], dtype=np.int64)
-        )
-        excluded[rows[known]] = True
-        return Scarcity(
-            filter_too_narrow=bool(query.filter) and int((~excluded).sum()) >= query.k,
-            matching_filter=int(passing.sum()),
-            excluded=int((passing & excluded).sum()),
-        )
+    def _predicted_ratings(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
+        counts = [len(found.rows) for found in hits]
+        rows = np.concatenate([found.rows for found in hits])
+        users = np.stack([q.retrieval if q.rating is None else q.rating for q in queries])
+        of_users = users[np.repeat(np.arange(len(queries)), counts)]
+        cosines = (self._rating_embeddings[rows].astype(np.float64) * of_users).sum(axis=1)
+        ratings = self._spec.unscale_ratings(cosines)
+        return [ratings[start:end] for start, end in pairwise([0, *accumulate(counts)])]
 
     def _check_embedding(self, path: str, embedding: Embeddings) -> None:
         if embedding.shape != (self.dim,):
@@ -176,14 +170,22 @@ class Retriever:
                 f"{path}: has {embedding.size} values, this model's embeddings have {self.dim}",
                 field=path,
             )
-        squared = float(embedding @ embedding)
-        if abs(squared - 1) < _NORM_TOLERANCE:
+        if abs(float(embedding @ embedding) - 1) < _NORM_TOLERANCE:
             return
         if not np.isfinite(embedding).all():
             raise InvalidRequest(f"{path}: has a value that is not finite", field=path)
         norm = float(np.linalg.norm(embedding.astype(np.float64)))
         if abs(norm - 1) > _NORM_TOLERANCE:
             raise InvalidRequest(f"{path}: has norm {norm:.4g}, allowed is 1", field=path)
+
+
+def _scarcity(k: int, movies: int, excluded: Rows, passing: Mask | None) -> Scarcity:
+    excluded = np.unique(excluded)
+    return Scarcity(
+        filter_too_narrow=passing is not None and movies - len(excluded) >= k,
+        matching_filter=movies if passing is None else int(passing.sum()),
+        excluded=len(excluded) if passing is None else int(passing[excluded].sum()),
+    )
 
 
 def _check_k(k: int) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
-from retrieval_svc.index import ExactIndex, Hidden, Hits
 from twotower.arrays import Embeddings
 from twotower.bundle import Bundle, write_bundle
 from twotower.features import FeatureSpec
@@ -74,15 +73,6 @@ def rank(
     products = embeddings.astype(np.float64) * query  # exact: float32 has half the digits
     scores = {row: float(np.float32(math.fsum(products[row].tolist()))) for row in rows}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-
-
-def search_allowed(
-    index: ExactIndex, query: npt.NDArray[np.float32], k: int, allowed: npt.NDArray[np.bool_]
-) -> Hits:
-    """The k best of the rows allowed, for one query."""
-    none = np.empty(0, dtype=np.int64)
-    (hits,) = index.search(query[None], k, Hidden(none, none, {0: allowed}))
-    return hits
 
 
 def make_histories() -> UserHistories:

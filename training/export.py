@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from training.interactions import Interactions
 from training.movielens import Dataset
+from training.partition import divide
 from training.quiet import quiet_native_stderr
 from training.results import Results
 from training.train import TwoHeads, TwoTowers
@@ -26,6 +27,7 @@ from twotower.features import UserEncoder
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
 from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import DatasetEntry, Manifest
+from twotower.partition import Partition
 from twotower.tables import Catalogue, UserHistories
 
 _GOLDEN_USERS: Final = 12
@@ -66,10 +68,12 @@ def export_bundle(
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     movies = embed(item_tower, towers.movie_rows)
     rated = interactions.histories()
+    users = embed(user_tower, encoder.encode(rated))
     difference = max(
         _largest_difference("item", movies, towers.embed_movies()),
-        _largest_difference("user", embed(user_tower, encoder.encode(rated)), towers.embed_users(rated)),
+        _largest_difference("user", users, towers.embed_users(rated)),
     )
+    partition = divide(movies.retrieval, users.retrieval, rated)
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)
     bundle = Bundle(
@@ -81,7 +85,12 @@ def export_bundle(
         rating_embeddings=movies.rating,
         catalogue=catalogue,
         histories=histories,
-        golden=tuple(_golden_users(encoder, catalogue, histories, user_tower, movies.retrieval)),
+        golden=tuple(
+            _golden_users(
+                encoder, catalogue, histories, user_tower, movies.retrieval, partition=partition
+            )
+        ),
+        partition=partition,
         extras={
             "user_tower.keras": _to_keras(towers.user_tower),
             "item_tower.keras": _to_keras(towers.item_tower),
@@ -127,6 +136,8 @@ def _golden_users(
     histories: UserHistories,
     user_tower: bytes,
     item_embeddings: Embeddings,
+    *,
+    partition: Partition | None,
 ) -> list[GoldenUser]:
     """Known users from the shortest to the longest history, some by their first ratings, a stranger."""
     lengths = np.diff(histories.offsets)
@@ -158,6 +169,7 @@ def _golden_users(
             rating=None if embedded.rating is None else embedded.rating[place],
             catalogue=catalogue,
             item_embeddings=item_embeddings,
+            partition=partition,
         )
         for place, span in enumerate([*spans, *starts, slice(0, 0)])
     ]
@@ -172,11 +184,14 @@ def _golden_user(
     rating: Embeddings | None,
     catalogue: Catalogue,
     item_embeddings: Embeddings,
+    partition: Partition | None,
 ) -> GoldenUser:
     movie_ids, ratings = rated
     scores = (item_embeddings.astype(np.float64) * embedding).sum(axis=1).astype(np.float32)
     best = np.lexsort((catalogue.movie_ids, -scores))
-    top = best[~np.isin(catalogue.movie_ids[best], movie_ids)][:_TOP]
+    best = best[~np.isin(catalogue.movie_ids[best], movie_ids)]
+    near = best if partition is None else best[partition.near(embedding)[best]]
+    top = (near if len(near) >= _TOP else best)[:_TOP]
     pairs = tuple(zip(movie_ids.tolist(), ratings.tolist(), strict=True))
     return GoldenUser(
         user_id=user_id,

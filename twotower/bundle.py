@@ -10,6 +10,7 @@
         item_tower.tflite        embeds movies
         item_embeddings.npy      float32 (movies, dim), unit norm: what retrieval searches
         rating_embeddings.npy    the same for predicting ratings, where the model has a second head
+        partition.npz            which cell of the space each movie lies in, where movies are many
         movies.csv               the catalogue, row by row as in item_embeddings.npy
         histories.npz            the known users' ratings
         golden.json              recorded users, their embeddings and their top movies
@@ -48,6 +49,7 @@ from twotower.manifest import (
     read_manifest,
     sha256,
 )
+from twotower.partition import PARTITION, Partition
 from twotower.tables import Catalogue, UserHistories
 
 RETRIEVAL: Final = "retrieval"
@@ -64,7 +66,8 @@ class Bundle:
     """A model as it is served. `extras` are files kept beside it, by name.
 
     item_embeddings, rating_embeddings: float32 (movies, dim) of unit norm, row by row as the
-    catalogue; rating_embeddings is None where one head serves both.
+    catalogue; rating_embeddings is None where one head serves both. Without a partition every movie is
+    ranked.
     """
 
     features: FeatureSpec
@@ -76,6 +79,7 @@ class Bundle:
     catalogue: Catalogue
     histories: UserHistories
     golden: tuple[GoldenUser, ...]
+    partition: Partition | None = None
     extras: Mapping[str, bytes] = field(default_factory=dict)
 
     def encoder(self) -> UserEncoder:
@@ -95,6 +99,8 @@ class Bundle:
             self.rating_embeddings.shape != self.item_embeddings.shape
         ):
             raise BundleError("rating_embeddings.npy and item_embeddings.npy differ in shape")
+        if self.partition is not None:
+            self.partition.check(*self.item_embeddings.shape)
         unknown = set().union(*self.catalogue.genres) - set(self.features.genres)
         if unknown:
             raise BundleError(f"movies.csv: genres {sorted(unknown)} are not in features.json")
@@ -141,6 +147,8 @@ class Bundle:
             files["factors.npz"] = self.factors.write()
         if self.rating_embeddings is not None:
             files["rating_embeddings.npy"] = _write_array(self.rating_embeddings)
+        if self.partition is not None:
+            files[PARTITION] = self.partition.write()
         return files | dict(self.extras)
 
     @classmethod
@@ -160,6 +168,7 @@ class Bundle:
             catalogue=Catalogue.read(files["movies.csv"]),
             histories=UserHistories.read(files["histories.npz"]),
             golden=_parse_golden(files["golden.json"]),
+            partition=Partition.read(files[PARTITION]) if PARTITION in files else None,
         )
         bundle.check()
         return bundle

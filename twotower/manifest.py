@@ -22,12 +22,13 @@ SERVED: Final = (
     "item_tower.tflite",
     "item_embeddings.npy",
     "rating_embeddings.npy",
+    "partition.npz",
     "movies.csv",
     "histories.npz",
 )
 """The files that a model is served from, and that its version follows from."""
 
-_OPTIONAL: Final = {"factors.npz", "rating_embeddings.npy"}
+_OPTIONAL: Final = {"factors.npz", "rating_embeddings.npy", "partition.npz"}
 _REQUIRED: Final = ({*SERVED} | {GOLDEN}) - _OPTIONAL
 
 ModelVersion = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
 
 from builders import GENRES, LAW, MOVIES, make_catalogue, make_histories
 from retrieval_svc.catalogue import MAX_GENRES, Filter, MovieFinder
@@ -123,13 +122,16 @@ def test_a_list_of_genres_is_bounded(field: str) -> None:
     assert error.message == f"filter.{field}: 101 genres, allowed are 100"
 
 
-def test_rows_of_ids_tell_unknown_ones() -> None:
-    rows, known = FINDER.rows_of(np.array([8, 3, 1, -1, 2**40, 2**63 - 1]))
-    assert_array_equal(known, [True, False, True, False, True, False])
-    assert_array_equal(np.sort(rows[known]), [0, 3, 11])
-    assert len(rows) == len(known)
-    rows, known = FINDER.rows_of(np.empty(0, dtype=np.int64))
-    assert (len(rows), len(known)) == (0, 0)
+@pytest.mark.parametrize("last", [89, 2**40])
+def test_unknown_movies_have_no_row(last: int) -> None:
+    ids = np.array([0, 2, 5, 8, last])
+    catalogue = replace(
+        CATALOGUE, movie_ids=ids, titles=("",) * 5, genres=((),) * 5, rating_counts=np.zeros(5, np.int64)
+    )
+    finder = MovieFinder(catalogue, GENRES)
+    sought = np.array([8, 3, 0, -1, last, last + 1, 2**62, -(2**62), 2, 8])
+    assert finder.rows_of(sought).tolist() == [3, -1, 0, -1, 4, -1, -1, -1, 1, 3]
+    assert finder.rows_of(sought[:0]).dtype == np.int64
 
 
 def test_the_closest_title_comes_first_and_then_the_most_rated() -> None:

@@ -1,0 +1,75 @@
+"""The partition of a bundle with many movies (partition.npz): which cell of the space each lies in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower.arrays import Bools, Embeddings
+from twotower.errors import BundleError
+from twotower.npz import read_arrays, write_arrays
+
+PARTITION: Final = "partition.npz"
+_ARRAYS: Final = ("centroids", "cells", "probes")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """An inverted file: a search looks through the movies of the cells nearest to the user alone.
+
+    centroids: float32 (cells, dim); a cell is near where the inner product with its centroid is high.
+    cells: int32 (movies,), which cell a movie lies in. probes: how many cells a search looks through.
+    Source: Sivic and Zisserman, Video Google, ICCV 2003.
+    """
+
+    centroids: Embeddings
+    cells: npt.NDArray[np.int32]
+    probes: int
+
+    def probes_among(self, movies: int) -> int:
+        """How many cells to look through where only so many of the movies may be found.
+
+        As many more as leaves the number of those looked through the same.
+        """
+        wanted = math.ceil(self.probes * len(self.cells) / max(movies, 1))
+        return min(wanted, len(self.centroids))
+
+    def near(self, user: Embeddings) -> Bools:
+        """The movies that a search for a user, float32 (dim,), looks through: bool (movies,)."""
+        scores = self.centroids @ user
+        nearest = np.argpartition(scores, len(scores) - self.probes)[-self.probes :]
+        return np.isin(self.cells, nearest)
+
+    def check(self, movies: int, dim: int) -> None:
+        """Raise BundleError where this is no partition of so many movies of that dimension."""
+        cells = len(self.centroids)
+        if self.centroids.shape != (cells, dim) or not np.isfinite(self.centroids).all():
+            raise BundleError(f"{PARTITION}: centroids is not of finite numbers in {dim} dimensions")
+        if self.cells.shape != (movies,):
+            raise BundleError(
+                f"{PARTITION}: cells has shape {self.cells.shape}, movies.csv has {movies} movies"
+            )
+        if not ((self.cells >= 0) & (self.cells < cells)).all():
+            raise BundleError(f"{PARTITION}: a movie lies in none of the {cells} cells")
+        if not 1 <= self.probes <= cells:
+            raise BundleError(f"{PARTITION}: probes is {self.probes}, allowed are 1 to {cells}")
+
+    def write(self) -> bytes:
+        """The arrays as an uncompressed npz."""
+        return write_arrays({name: getattr(self, name) for name in _ARRAYS})
+
+    @classmethod
+    def read(cls, content: bytes) -> Self:
+        """Parse `partition.npz`, without pickle. Raises BundleError."""
+        arrays = read_arrays(PARTITION, content, _ARRAYS)
+        expected = {"centroids": (np.float32, 2), "cells": (np.int32, 1), "probes": (np.int64, 0)}
+        for name, (kind, dimensions) in expected.items():
+            if arrays[name].dtype != kind or arrays[name].ndim != dimensions:
+                raise BundleError(
+                    f"{PARTITION}: {name} is not {kind.__name__} in {dimensions} dimensions"
+                )
+        return cls(arrays["centroids"], arrays["cells"], int(arrays["probes"]))
