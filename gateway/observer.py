@@ -14,6 +14,7 @@ from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 
 _REQUEST_ID: Final = REQUEST_ID_KEY.encode()
+_SECONDS: Final = STAGE_SECONDS.labels("request")
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     # The route's template, not the path: a metric per movie would be one too many.
     route = getattr(scope.get("route"), "path", "none")
     REQUESTS.labels(f"{scope['method']} {route}", str(status)).inc()
-    STAGE_SECONDS.labels("request").observe(seconds)
+    _SECONDS.observe(seconds)
     log.info(
         "request",
         method=scope["method"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import os
 from typing import Final
 
 import structlog
@@ -17,7 +17,7 @@ MAX_REQUEST_ID: Final = 64
 def check_request_id(request_id: str) -> str:
     """The request id, or a new one for an empty or unfit one: it ends up in logs and headers."""
     fit = request_id.isascii() and all(c.isalnum() or c in "-_.:" for c in request_id)
-    return request_id if fit and 0 < len(request_id) <= MAX_REQUEST_ID else uuid.uuid4().hex
+    return request_id if fit and 0 < len(request_id) <= MAX_REQUEST_ID else os.urandom(16).hex()
 
 
 def current_request_id() -> str:
