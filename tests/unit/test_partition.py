@@ -112,7 +112,7 @@ def test_a_divided_bundle_is_read_as_written_and_answers(tmp_path: Path) -> None
         (replace(HALVES, cells=HALVES.cells[:-1]).write(), "has shape (11,), movies.csv has 12 movies"),
         (replace(HALVES, cells=HALVES.cells + 1).write(), "a movie lies in none of the 2 cells"),
         (replace(HALVES, cells=HALVES.cells - 1).write(), "a movie lies in none of the 2 cells"),
-        (replace(HALVES, cells=HALVES.cells.astype(np.int64)).write(), "cells is not int32"),  # type: ignore[arg-type]
+        (replace(HALVES, cells=HALVES.cells.astype(np.int64)).write(), "cells is not int32"),
         (replace(HALVES, probes=0).write(), "probes is 0, allowed are 1 to 2"),
         (replace(HALVES, probes=3).write(), "probes is 3, allowed are 1 to 2"),
         (BUNDLE.histories.write(), "partition.npz: "),
