@@ -66,7 +66,7 @@ class World:
     def of(cls, movies: int) -> World:
         """Movies around one point for every two hundred; users between three movies each."""
         generator = np.random.default_rng(movies)
-        axes = (1 + np.arange(_DIM, dtype=np.float32) / 8) ** -0.5
+        axes: Embeddings = ((1 + np.arange(_DIM) / 8) ** -0.5).astype(np.float32)
         points = _unit(generator.standard_normal((max(movies // 200, 8), _DIM), np.float32) * axes)
         width = generator.uniform(0.3, 0.9, len(points)).astype(np.float32)
         near = generator.integers(len(points), size=movies)
