@@ -122,17 +122,16 @@ class _Rows:
     def __init__(self, movie_ids: Ints) -> None:
         """`movie_ids`: ascending."""
         self._movie_ids = movie_ids
-        self._last = int(movie_ids[-1])
         self._table: Ints | None = None
-        if self._last < _SPARSEST * len(movie_ids):
-            self._table = np.full(self._last + 2, -1, dtype=np.int64)
-            self._table[movie_ids] = np.arange(len(movie_ids))
+        if movie_ids[-1] < _SPARSEST * len(movie_ids):
+            # One place more at either end, for what lies beyond.
+            self._table = np.full(movie_ids[-1] + 3, -1, dtype=np.int64)
+            self._table[movie_ids + 1] = np.arange(len(movie_ids))
 
     def of(self, movie_ids: Ints) -> Ints:
         """The rows of movies, int64 (n,); -1 for those there are none of."""
-        if self._table is not None:  # what lies outside is read off at the end, where there is none
-            known = (movie_ids >= 0) & (movie_ids <= self._last)
-            return self._table[np.where(known, movie_ids, -1)]
+        if self._table is not None:
+            return self._table.take(movie_ids + 1, mode="clip")
         rows = np.searchsorted(self._movie_ids[:-1], movie_ids)
         return np.where(self._movie_ids[rows] == movie_ids, rows, -1)
 

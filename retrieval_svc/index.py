@@ -33,9 +33,12 @@ _ROUNDING: Final = 1e-5
 _LOWEST: Final = -2.0
 """Below the score of any row that may be found."""
 
-_BLOCK_CELLS: Final = 2**21
+_BLOCK_SCORES: Final = 2**19
 _LEAST_BLOCK: Final = 16
-"""How many scores are held at once, and of how many queries at least: a product of fewer is slow."""
+"""How many scores are held at once, and of how many queries at least.
+
+Memory for many more is given back after each batch, and had anew page by page; a product of few is slow.
+"""
 
 _FOLD: Final = 32
 """Of how many rows the best is taken first, where that leaves a few times as many as are sought."""
@@ -96,7 +99,7 @@ class ExactIndex:
         """`embeddings`: float32 (rows, dim) of unit norm."""
         self._embeddings = embeddings
         self._width = math.ceil(len(embeddings) / _FOLD) * _FOLD
-        self._block = max(_LEAST_BLOCK, _BLOCK_CELLS // self._width)
+        self._block = max(_LEAST_BLOCK, _BLOCK_SCORES // self._width)
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -110,7 +113,7 @@ class ExactIndex:
         ]
 
     def _search_block(self, searches: Sequence[Search]) -> list[Hits]:
-        vectors = np.stack([search.vector for search in searches])
+        vectors = np.array([search.vector for search in searches])
         scores = self._scores(searches, vectors)
         places, rows = _candidates(scores, max(search.k for search in searches))
         return _settle(self._embeddings, searches, vectors, places, rows)
@@ -121,7 +124,7 @@ class ExactIndex:
         np.matmul(vectors, self._embeddings.T, out=scores[:, : len(self)])
         scores[:, len(self) :] = -np.inf
         places, excluded = _excluded_pairs(searches)
-        scores[places, excluded] = -np.inf
+        scores.ravel()[places * self._width + excluded] = -np.inf
         for place, search in enumerate(searches):
             if search.passing is not None:
                 scores[place, : len(self)][~search.passing] = -np.inf
@@ -187,7 +190,7 @@ class ApproximateIndex:
         self, searches: Sequence[Search], size: int, parameters: faiss.SearchParameters | None = None
     ) -> list[Hits | None]:
         """The hits among the `size` best of the cells; None where these do not settle them."""
-        vectors = np.stack([search.vector for search in searches])
+        vectors = np.array([search.vector for search in searches])
         scores, rows = self._lists.search(vectors, size, params=parameters)
         beyond = np.where(rows[:, -1] < 0, -np.inf, scores[:, -1])
         excluded = np.zeros(len(self), np.bool_)
@@ -237,8 +240,10 @@ def _candidates(scores: Scores, k: int) -> tuple[Ints, Rows]:
     groups = bests.shape[1]
     kth = groups - min(k, groups)
     floors = np.maximum(np.partition(bests, kth, axis=1)[:, kth] - _ROUNDING, _LOWEST)
-    places, columns = np.nonzero(bests >= floors[:, None])
-    found, depths = np.nonzero(folded[places, :, columns] >= floors[places, None])
+    # Several times faster than `nonzero`, which has its places one by one.
+    places, columns = np.divmod(np.flatnonzero(bests >= floors[:, None]), groups)
+    near = folded[places, :, columns] >= floors[places, None]
+    found, depths = np.divmod(np.flatnonzero(near), fold)
     return places[found], depths * groups + columns[found]
 
 

@@ -158,7 +158,7 @@ class Retriever:
     def _predicted_ratings(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
         counts = [len(found.rows) for found in hits]
         rows = np.concatenate([found.rows for found in hits])
-        users = np.stack([q.retrieval if q.rating is None else q.rating for q in queries])
+        users = np.array([q.retrieval if q.rating is None else q.rating for q in queries])
         of_users = users[np.repeat(np.arange(len(queries)), counts)]
         cosines = (self._rating_embeddings[rows].astype(np.float64) * of_users).sum(axis=1)
         ratings = self._spec.unscale_ratings(cosines)

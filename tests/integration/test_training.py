@@ -12,18 +12,22 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from rich.console import Console
 
 from builders import forge
 from conftest import Trained
+from retrieval_svc.retriever import Retriever
 from services import ROOT, wait_until
 from training import pipeline
 from training.config import load_recipe
 from training.movielens import EMBEDDED
+from training.partition import divide
 from training.report import Reporter
 from training.results import Results
 from twotower.bundle import RETRIEVAL, list_versions, read_bundle, write_bundle
@@ -119,6 +123,22 @@ def test_served_movies_are_what_the_item_tower_gives(trained: Trained) -> None:
         catalogue.genre_matrix(bundle.features.genres),
     )
     assert np.abs(tower(rows)[RETRIEVAL].numpy() - bundle.item_embeddings).max() <= 1e-5
+
+
+def test_many_movies_are_divided_and_the_golden_users_are_answered_so(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.export.divide", partial(divide, least_movies=1))
+    monkeypatch.setattr("training.partition._WORTH", 0)
+    reporter = Reporter(Console(quiet=True))
+    exported = pipeline.train(trained.data, str(trained.recipe), tmp_path, 1, reporter)
+    manifest, bundle = read_bundle(tmp_path, exported.manifest.model_version)
+    assert bundle.partition is not None
+    assert 1 <= bundle.partition.probes < len(bundle.partition.centroids)
+    Retriever(manifest, bundle).replay()
+    _, plain = read_bundle(trained.bundles, trained.first)
+    assert plain.partition is None
+    assert_array_equal(bundle.item_embeddings, plain.item_embeddings)
 
 
 def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:

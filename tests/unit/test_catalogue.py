@@ -129,7 +129,7 @@ def test_unknown_movies_have_no_row(last: int) -> None:
         CATALOGUE, movie_ids=ids, titles=("",) * 5, genres=((),) * 5, rating_counts=np.zeros(5, np.int64)
     )
     finder = MovieFinder(catalogue, GENRES)
-    sought = np.array([8, 3, 0, -1, last, last + 1, 2**62, -(2**62), 2, 8])
+    sought = np.array([8, 3, 0, -1, last, last + 1, 2**63 - 1, -(2**63), 2, 8])
     assert finder.rows_of(sought).tolist() == [3, -1, 0, -1, 4, -1, -1, -1, 1, 3]
     assert finder.rows_of(sought[:0]).dtype == np.int64
 

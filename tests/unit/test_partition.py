@@ -71,6 +71,19 @@ def test_users_find_almost_all_of_their_top_movies_that_they_have_not_rated() ->
     assert 0.99 <= np.mean(shares) < 1
 
 
+def test_what_is_found_is_the_best_of_the_movies_near() -> None:
+    partition = divide(MOVIES, USERS, RATED, least_movies=5000)
+    assert partition is not None
+    found = ApproximateIndex(MOVIES, partition).search(
+        [Search(user, 10, rated_by(row)) for row, user in enumerate(USERS)]
+    )
+    for row, (user, hits) in enumerate(zip(USERS, found, strict=True)):
+        near = np.setdiff1d(np.flatnonzero(partition.near(user)), rated_by(row))
+        assert len(near) >= 10
+        best = rank(MOVIES, user, near.tolist())[:10]
+        assert list(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)) == best
+
+
 def test_the_same_movies_are_divided_alike() -> None:
     one, other = (divide(MOVIES, USERS, RATED, least_movies=5000) for _ in range(2))
     assert one is not None
