@@ -16,7 +16,6 @@ from bench import wrk
 from twotower.errors import OperationError
 from twotower.files import write_atomically
 from twotower.process import compute_in_one_thread, run
-from twotower.promotion import read_current
 
 if TYPE_CHECKING:
     from bench.suite import Plan
@@ -115,6 +114,8 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _trained() -> Path:
     """A folder with a promoted model of the data set that comes along, trained if there is none yet."""
+    from twotower.promotion import read_current
+
     if read_current(_BUNDLES) is None:
         command = [sys.executable, "-m", "training", "train", "--promote", "--bundles", str(_BUNDLES)]
         if subprocess.run(command, cwd=_ROOT, stdout=sys.stderr, check=False).returncode:

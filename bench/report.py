@@ -25,12 +25,16 @@ class Machine(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """A variant: its rounds by number of connections, and the memory of each of its programs."""
+    """A variant: its rounds by number of connections, and what each of its programs takes.
+
+    cpu_ms: by program and number of connections, for a request, round by round.
+    """
 
     name: str
     about: str
     start_seconds: float
     rounds: Mapping[int, Sequence[Round]]
+    cpu_ms: Mapping[str, Mapping[int, Sequence[float]]]
     memory: Mapping[str, Memory]
 
     def at(self, connections: int) -> Round:
@@ -126,12 +130,15 @@ def _footprint(variants: Sequence[Measured]) -> str:
             program,
             f"{memory.rss_mb:.0f}",
             f"{memory.pss_mb:.0f}",
+            " / ".join(f"{median(rounds):.2f}" for rounds in variant.cpu_ms[program].values()),
             f"{variant.start_seconds:.1f}",
         ]
         for variant in variants
         for program, memory in variant.memory.items()
     ]
-    return _table(["variant", "process", "RSS MB", "PSS MB", "start to first answer, s"], rows)
+    cpu = f"CPU ms a request at {' / '.join(map(str, variants[0].rounds))}"
+    heads = ["variant", "process", "RSS MB", "PSS MB", cpu, "start to first answer, s"]
+    return _table(heads, rows)
 
 
 def _parts(users_per_second: Mapping[str, Sequence[float]]) -> str:

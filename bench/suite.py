@@ -20,7 +20,6 @@ from bench.variants import STACK, VARIANTS, Running, running
 from gateway.schemas import RecommendationRequest
 
 _SEED: Final = 7
-_WARM_UP_SECONDS: Final = 1
 _PART_SHARE: Final = 0.2
 """Of a round's seconds, for each part."""
 
@@ -78,7 +77,8 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Results:
                     one.variant.name,
                     one.variant.about,
                     one.start_seconds,
-                    loads[one.variant.name],
+                    loads[one.variant.name].rounds,
+                    loads[one.variant.name].cpu_ms,
                     {program.name: program.memory() for program in one.programs},
                 )
                 for one in started
@@ -100,23 +100,43 @@ def _bodies(model: Model, count: int) -> list[bytes]:
     )
 
 
+class _Loads:
+    """The rounds of a variant, by the number of connections, and the CPU time of its programs."""
+
+    def __init__(self, one: Running, requests: Path, connections: Sequence[int]) -> None:
+        self._one, self._requests = one, requests
+        self.rounds: dict[int, list[wrk.Round]] = {number: [] for number in connections}
+        self.cpu_ms: dict[str, dict[int, list[float]]] = {
+            program.name: {number: [] for number in connections} for program in one.programs
+        }
+
+    def warm_up(self, seconds: int) -> None:
+        """A round that does not count, over the most connections."""
+        wrk.load(self._one.url, self._requests, connections=max(self.rounds), seconds=seconds)
+        wait_until_idle(self._one.programs)
+
+    def add(self, connections: int, seconds: int) -> None:
+        """One round more, and the wait for what it has left to do."""
+        before = [program.cpu_seconds() for program in self._one.programs]
+        made = wrk.load(self._one.url, self._requests, connections=connections, seconds=seconds)
+        self.rounds[connections].append(made)
+        for program, start in zip(self._one.programs, before, strict=True):
+            used = program.cpu_seconds() - start
+            self.cpu_ms[program.name][connections].append(used * 1000 / made.requests)
+        wait_until_idle(self._one.programs)
+
+
 def _loads(
     plan: Plan, started: Sequence[Running], requests: Path, say: Callable[[str], None]
-) -> dict[str, dict[int, list[wrk.Round]]]:
-    """The rounds of each variant by the number of connections."""
-    most = max(plan.connections)
-    for one in started:
-        wrk.load(one.url, requests, connections=most, seconds=_WARM_UP_SECONDS)
-        wait_until_idle(one.programs)
-    loads: dict[str, dict[int, list[wrk.Round]]] = {
-        one.variant.name: {connections: [] for connections in plan.connections} for one in started
-    }
+) -> dict[str, _Loads]:
+    """What each variant does under load, by its name."""
+    loads = {one.variant.name: _Loads(one, requests, plan.connections) for one in started}
+    for one in loads.values():
+        one.warm_up(plan.seconds)
     for number in range(plan.rounds):
         for connections in plan.connections:
-            for one in started:
-                made = wrk.load(one.url, requests, connections=connections, seconds=plan.seconds)
-                loads[one.variant.name][connections].append(made)
-                wait_until_idle(one.programs)
+            for one in loads.values():
+                one.add(connections, plan.seconds)
         say(f"round {number + 1} of {plan.rounds} is done")
     return loads
 

@@ -19,6 +19,7 @@ _PATIENCE_SECONDS: Final = 120
 class Round(NamedTuple):
     """What one run of wrk measured."""
 
+    requests: float
     requests_per_second: float
     p50_ms: float
     p99_ms: float
@@ -53,4 +54,5 @@ def load(url: str, requests: Path, *, connections: int, seconds: int) -> Round:
         raise OperationError(
             f"{measured['failed']:.0f} requests failed, {measured['requests']:.0f} were answered"
         )
-    return Round(measured["requests"] / measured["seconds"], measured["p50_ms"], measured["p99_ms"])
+    rate = measured["requests"] / measured["seconds"]
+    return Round(measured["requests"], rate, measured["p50_ms"], measured["p99_ms"])

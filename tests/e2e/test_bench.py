@@ -101,6 +101,10 @@ def test_every_variant_is_measured_at_every_number_of_connections(
             for measured in rounds:
                 assert measured["requests_per_second"] > 0
                 assert 0 < measured["p50_ms"] <= measured["p99_ms"]
+        assert variant["cpu_ms"].keys() == variant["memory"].keys()
+        assert all(
+            any(rounds) for by_number in variant["cpu_ms"].values() for rounds in by_number.values()
+        )
         for memory in variant["memory"].values():
             assert memory["rss_mb"] >= memory["pss_mb"] > 1
     assert len(results["variants"][0]["memory"]) == 3
@@ -111,6 +115,11 @@ def test_every_variant_is_measured_at_every_number_of_connections(
         assert name in done.stdout
     chart = (tmp_path / "results.svg").read_text()
     assert chart.count("<rect ") == 2 * 2 * len(_VARIANTS)  # for rates and for waits
+
+
+def test_numpy_is_told_of_threads_before_it_is_imported() -> None:
+    script = "import sys, bench.__main__; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
