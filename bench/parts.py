@@ -19,11 +19,11 @@ from gateway.schemas import RecommendationRequest
 from gateway.translation import ask_of
 from retrieval_svc.retriever import Query
 from twotower.errors import OperationError
-from twotower.histories import Histories
 from twotower.v1.retrieval_pb2 import BatchRetrieveMoviesRequest, RetrieveMoviesRequest
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from twotower.v1.user_tower_pb2 import BatchEmbedUsersRequest
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceStub
+from user_tower_svc.embedder import histories_of
 from user_tower_svc.tower import UserTower
 
 _TOWER_BATCHES: Final = (1, 8, 32, 128)
@@ -77,7 +77,7 @@ def parts(
 def _embedding(model: Model, users: Sequence[RecommendationRequest]) -> list[Part]:
     profiles = [model.profile_of(user) for user in users]
     tower = UserTower(model.bundle.user_tower)
-    features = model.bundle.encoder().encode(Histories.join([each.history for each in profiles]), {})
+    features = model.bundle.encoder().encode(histories_of(profiles), {})
     return [
         *(
             Part(f"user tower, {size} at once", partial(_rate, _batches(features, size), tower.embed))

@@ -196,7 +196,7 @@ VARIANTS: Final = (
     Variant(
         "two-calls",
         "the same processes, but a request goes alone: one call to each service",
-        lambda: _stack(MAX_BATCH_ROWS=1, BATCHES_IN_FLIGHT=64),
+        lambda: _stack(MAX_BATCH_ROWS=1, BATCHES_IN_FLIGHT=1024),
     ),
     Variant(
         "bentoml",

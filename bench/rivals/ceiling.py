@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.schemas import RecommendationRequest
+from twotower.process import settle_heap
 
 _HEADER: Final = (b"content-type", b"application/json")
 
@@ -24,6 +25,7 @@ def create_fastapi() -> FastAPI:
     async def recommend(_request: RecommendationRequest) -> Response:
         return Response(answer, media_type="application/json")
 
+    settle_heap()
     return app
 
 
@@ -40,6 +42,7 @@ def create_bare() -> ASGIApp:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
+    settle_heap()
     return respond
 
 

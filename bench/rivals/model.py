@@ -13,6 +13,7 @@ from gateway.translation import json_of
 from retrieval_svc.retriever import Query, Retriever
 from twotower.bundle import read_bundle
 from twotower.errors import SettingsError
+from twotower.process import settle_heap
 from twotower.promotion import read_current
 from twotower.tables import Catalogue
 from twotower.v1.embedding_pb2 import UserEmbedding
@@ -32,6 +33,7 @@ class Model:
         self.embedder: Final = UserEmbedder(self.manifest, self.bundle)
         self.retriever: Final = Retriever(self.manifest, self.bundle)
         self._texts: Final = _texts(self.bundle.catalogue)
+        settle_heap()  # as the services do
 
     def profile_of(self, request: schemas.RecommendationRequest) -> Profile:
         """What is known of who asks, by `user_id` or by `ratings` without timestamps, at `as_of`."""

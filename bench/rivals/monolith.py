@@ -11,8 +11,8 @@ from bench.rivals.model import Model
 from gateway.schemas import RecommendationRequest
 from twotower.arrays import Embeddings
 from twotower.bundle import RATING, RETRIEVAL
-from twotower.histories import Histories
 from twotower.settings import BundleSettings
+from user_tower_svc.embedder import histories_of
 
 
 def create_app() -> FastAPI:
@@ -31,10 +31,10 @@ def create_app() -> FastAPI:
     @app.post("/v1/recommendations")
     async def recommend(request: RecommendationRequest) -> Response:
         profile = model.profile_of(request)
-        features = encoder.encode(Histories.join([profile.history]), {})
+        features = encoder.encode(histories_of([profile]), {})
         retrieval, rating = _heads(tower.predict(features, verbose=0))
         scores = movies @ retrieval
-        scores[profile.history.movie_rows] = -np.inf
+        scores[profile.movie_rows] = -np.inf
         top = np.argsort(-scores, kind="stable")[: request.k]
         predicted = bundle.features.unscale_ratings((rated_movies[top] @ rating).astype(np.float64))
         answer = model.describe(profile, top, scores[top], predicted)
