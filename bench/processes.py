@@ -19,9 +19,9 @@ from twotower.errors import OperationError
 _ROOT: Final = Path(__file__).parent.parent
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STOP_SECONDS: Final = 20
-_IDLE_SECONDS: Final = 0.25
-_IDLE_SHARE: Final = 0.1
-"""Of a core, at most: a service at rest looks for promotions, and workers say that they live."""
+_LOOK_SECONDS: Final = 0.02
+_QUIET_LOOKS: Final = 10
+"""So many looks in a row at which nothing runs: between two of its steps, a request may be nowhere."""
 _DRAIN_SECONDS: Final = 120
 
 
@@ -82,6 +82,10 @@ class Program:
         """What it has used so far."""
         return sum(_cpu_seconds(pid) for pid in self._pids())
 
+    def is_running(self) -> bool:
+        """Whether a thread of it runs just now, or waits for a core."""
+        return any(_stat(thread)[0] == "R" for pid in self._pids() for thread in _threads(pid))
+
     def memory(self) -> Memory:
         """What it has now."""
         parts = [_memory(pid) for pid in self._pids()]
@@ -118,13 +122,13 @@ def free_port() -> int:
 def wait_until_idle(programs: Sequence[Program]) -> None:
     """Wait until the work left over from a load is done. Raises OperationError where it never is."""
     deadline = time.monotonic() + _DRAIN_SECONDS
-    share = 1.0
-    while share > _IDLE_SHARE:
+    quiet = 0
+    while quiet < _QUIET_LOOKS:
         if time.monotonic() > deadline:
-            raise OperationError(f"{programs[-1].name} is still busy {_DRAIN_SECONDS} s after its load")
-        used = sum(program.cpu_seconds() for program in programs)
-        time.sleep(_IDLE_SECONDS)
-        share = (sum(program.cpu_seconds() for program in programs) - used) / _IDLE_SECONDS
+            names = ", ".join(program.name for program in programs)
+            raise OperationError(f"{names}: still busy {_DRAIN_SECONDS} s after the load")
+        quiet = 0 if any(program.is_running() for program in programs) else quiet + 1
+        time.sleep(_LOOK_SECONDS)
 
 
 def _all_pids() -> list[int]:
@@ -132,18 +136,25 @@ def _all_pids() -> list[int]:
 
 
 def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
+    return int(_stat(Path(f"/proc/{pid}"))[1])
 
 
 def _cpu_seconds(pid: int) -> float:
-    user, system = _stat(pid)[11:13]
+    user, system = _stat(Path(f"/proc/{pid}"))[11:13]
     return (int(user) + int(system)) / _TICKS
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of a process after its name, which may have spaces; zeros if it has just ended."""
+def _threads(pid: int) -> list[Path]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _stat(folder: Path) -> list[str]:
+    """A process's or thread's fields after its name, which may have spaces; zeros if it has ended."""
+    try:
+        return (folder / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ["0"] * 13
 
