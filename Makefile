@@ -14,12 +14,13 @@ REGISTRY ?= twotower
 TAG ?= latest
 ARCH ?= $(notdir $(PLATFORM))
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+HOST := http://127.0.0.1:8000
 # A file that git does not know gets into an image, too.
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(if $(shell git status --porcelain 2>/dev/null),-dirty)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test train evaluate proto lint clean images $(IMAGES:%=image-%) push deploy release \
-	destroy secrets test-deploy
+	destroy secrets test-deploy bench load
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -77,6 +78,14 @@ secrets: ## make the key, the certificate and the password that docker-compose.y
 
 test-deploy: $(READY) $(VENV)/.deploy-installed ## test the images and docker-compose.yml on a Docker engine
 	$(BIN)/python -m pytest tests/deployment
+
+bench: $(READY) ## measure serving beside other ways to serve; ARGS="--quick", "--bundles DIR", "--variants V"
+	@$(MAKE) --no-print-directory $(VENV)/.bench-installed || \
+		echo "requirements/bench.txt cannot be installed: what needs it is skipped" >&2
+	@$(BIN)/python -m bench $(ARGS)
+
+load: $(READY) $(VENV)/.bench-installed ## load a gateway as many users would; HOST=URL ARGS="--headless --users N"
+	@PYTHONPATH=. $(BIN)/python -m locust --locustfile bench/locustfile.py --host "$(HOST)" $(ARGS)
 
 clean: ## remove what was made here, but neither bundles nor data
 	rm -rf $(VENV) twotower/v1 .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -18,7 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from twotower.errors import OperationError, SettingsError
+import numpy as np
+
+from bench import workload, wrk
+from training.movielens import EMBEDDED, read_dataset
+from twotower.errors import OperationError
 from twotower.files import write_atomically
 from twotower.process import run
 
@@ -26,18 +29,21 @@ _ROOT: Final = Path(__file__).parent.parent
 _SERVICES: Final = ("gateway", "user_tower_svc", "retrieval_svc")
 _PROJECT: Final = "twotower-scaling"
 _ROUNDS: Final = 3
+_REQUESTS: Final = 2_000
+_SEED: Final = 7
 _CONNECTION_AGE_SECONDS: Final = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print a table. Raises OperationError where something is missing or a request fails."""
     options = _parser().parse_args(arguments)
-    for command, package in (("docker", "docker.io"), ("wrk", "wrk")):
-        if not shutil.which(command):
-            raise SettingsError(f"{command} is not installed; Debian has it in {package}")
+    wrk.require("docker", "docker.io")
+    wrk.require("wrk", "wrk")
+    url = f"http://127.0.0.1:{options.port}"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        override = Path(folder) / "limits.json"
+        override, requests = Path(folder) / "limits.json", Path(folder) / "requests"
+        workload.write(requests, _strangers())
         environment = {**os.environ, "TWOTOWER_PORT": str(options.port)}
         stack = _Stack([*options.compose.split(), *_files(override)], environment)
         try:
@@ -45,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 override.write_text(json.dumps(_limits(service, options.cores)))
                 for replicas in options.replicas:
                     stack.up({service: replicas})
-                    rounds = [_load(options) for _ in range(_ROUNDS)]
+                    rounds = [
+                        wrk.load(url, requests, connections=options.connections, seconds=options.seconds)
+                        for _ in range(_ROUNDS)
+                    ]
                     rows.append(_row(service, replicas, options.cores, rounds))
                     print(_line(rows[-1]), flush=True)
         finally:
@@ -127,38 +136,30 @@ def _prefix(service: str) -> str:
     return service.removesuffix("_svc").upper()
 
 
-def _load(options: argparse.Namespace) -> dict[str, float]:
-    script = Path(__file__).with_name("recommendations.lua")
-    url = f"http://127.0.0.1:{options.port}"
-    done = subprocess.run(
-        [
-            *("wrk", "--threads", "1", "--connections", str(options.connections), "--latency"),
-            *("--duration", f"{options.seconds}s", "--script", str(script), url),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+def _strangers() -> list[bytes]:
+    """Requests by users with ratings of their own: which users it knows is the stack's affair."""
+    ratings = read_dataset(EMBEDDED).ratings
+    counts = ratings["movie_id"].value_counts()
+    return workload.requests(
+        np.array(counts.index, dtype=np.int64),
+        np.array(counts, dtype=np.int64),
+        np.empty(0, np.int64),
+        as_of=int(ratings["timestamp"].max()),
+        count=_REQUESTS,
+        seed=_SEED,
     )
-    if done.returncode:
-        raise OperationError(f"wrk: {(done.stderr or done.stdout).strip()[-500:]}")
-    measured: dict[str, float] = json.loads(done.stderr.splitlines()[-1])
-    if measured["failed"]:
-        raise OperationError(f"{measured['failed']:.0f} of {measured['requests']:.0f} requests failed")
-    return measured
 
 
-def _row(
-    service: str, replicas: int, cores: float, rounds: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
-    rate = statistics.median(each["requests"] / each["seconds"] for each in rounds)
+def _row(service: str, replicas: int, cores: float, rounds: Sequence[wrk.Round]) -> dict[str, Any]:
+    rate = statistics.median(each.requests_per_second for each in rounds)
     return {
         "service": service,
         "replicas": replicas,
         "cores_each": cores,
         "requests_per_second": round(rate, 1),
         "per_core": round(rate / (replicas * cores), 1),
-        "p50_ms": round(statistics.median(each["p50_ms"] for each in rounds), 1),
-        "p99_ms": round(statistics.median(each["p99_ms"] for each in rounds), 1),
+        "p50_ms": round(statistics.median(each.p50_ms for each in rounds), 1),
+        "p99_ms": round(statistics.median(each.p99_ms for each in rounds), 1),
     }
 
 

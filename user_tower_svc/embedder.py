@@ -162,7 +162,7 @@ class UserEmbedder:
 
     def _compute(self, profiles: Sequence[Profile]) -> list[EmbeddedUser]:
         features = self._encoder.encode(
-            _histories(profiles),
+            histories_of(profiles),
             {user: p.described for user, p in enumerate(profiles) if p.described},
         )
         retrieval, rating = self._tower.embed(features)
@@ -250,7 +250,8 @@ class UserEmbedder:
             raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)
 
 
-def _histories(profiles: Sequence[Profile]) -> Histories:
+def histories_of(profiles: Sequence[Profile]) -> Histories:
+    """What n users have rated, as the encoder takes it. None of them may be `embedded` already."""
     offsets = np.cumsum([0, *(len(profile.movie_rows) for profile in profiles)])
     return Histories.in_order(
         offsets,
