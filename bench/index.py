@@ -64,7 +64,7 @@ class World:
 
     @classmethod
     def of(cls, movies: int) -> World:
-        """Movies around one point for every two hundred; users between three movies each."""
+        """Movies around one point for every two hundred; users among the movies of a point each."""
         generator = np.random.default_rng(movies)
         axes: Embeddings = ((1 + np.arange(_DIM) / 8) ** -0.5).astype(np.float32)
         points = _unit(generator.standard_normal((max(movies // 200, 8), _DIM), np.float32) * axes)
@@ -72,8 +72,8 @@ class World:
         near = generator.integers(len(points), size=movies)
         noise = _unit(generator.standard_normal((movies, _DIM), np.float32) * axes)
         rows = _unit(points[near] + width[near, None] * noise)
-        liked = rows[generator.integers(movies, size=(_USERS, 3))]
-        users = _unit((liked * np.array([[[1], [0.5], [0.3]]], np.float32)).sum(axis=1))
+        taste = _unit(generator.standard_normal((_USERS, _DIM), np.float32) * axes)
+        users = _unit(points[generator.integers(len(points), size=_USERS)] + np.float32(0.5) * taste)
         exact = ExactIndex(rows)
         best = np.array([hits.rows for hits in exact.search([Search(user, 1000) for user in users])])
         chosen = generator.permuted(np.tile(np.arange(1000), (_USERS, 1)), axis=1)[:, :_EXCLUDED]

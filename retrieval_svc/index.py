@@ -193,16 +193,20 @@ class ApproximateIndex:
         vectors = np.array([search.vector for search in searches])
         scores, rows = self._lists.search(vectors, size, params=parameters)
         beyond = np.where(rows[:, -1] < 0, -np.inf, scores[:, -1])
-        excluded = np.zeros(len(self), np.bool_)
-        for place, search in enumerate(searches):
-            excluded[search.excluded] = True
-            scores[place, excluded[rows[place]]] = -np.inf
-            excluded[search.excluded] = False
+        if any(len(search.excluded) for search in searches):
+            self._strike_excluded(searches, scores, rows)
         floors = _kth_best(scores, [search.k for search in searches]) - _ROUNDING
         settled = (floors > beyond) & (floors > _LOWEST)
         places, columns = np.nonzero(scores >= np.where(settled, floors, np.inf)[:, None])
         hits = _settle(self._embeddings, searches, vectors, places, rows[places, columns])
         return [each if sure else None for each, sure in zip(hits, settled, strict=True)]
+
+    def _strike_excluded(self, searches: Sequence[Search], scores: Scores, rows: Rows) -> None:
+        struck = np.zeros(len(self), np.bool_)
+        for place, search in enumerate(searches):
+            struck[search.excluded] = True
+            scores[place, struck[rows[place]]] = -np.inf
+            struck[search.excluded] = False
 
 
 def _inverted_lists(embeddings: Embeddings, partition: Partition) -> faiss.IndexIVFFlat:
