@@ -254,9 +254,8 @@ def _exact(world: World) -> Built:
 
 
 def _divided(world: World) -> Built:
-    flat = world.excluded.ravel()
-    rated = Histories.in_order(np.arange(_USERS + 1) * _EXCLUDED, flat, np.ones(len(flat)))
-    partition = divide(world.movies, world.users, rated, least_movies=1)
+    nothing = Histories.in_order(np.zeros(_USERS + 1, np.int64), NO_ROWS, np.empty(0))
+    partition = divide(world.movies, world.users, nothing, least_movies=1)
     return _exact(world) if partition is None else _own(ApproximateIndex(world.movies, partition))
 
 
