@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench import workload, wrk
-from training.movielens import EMBEDDED, read_dataset
+from training.dataset import EMBEDDED, read_dataset
 from twotower.errors import OperationError
 from twotower.files import write_atomically
 from twotower.process import run

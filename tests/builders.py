@@ -12,8 +12,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from hypothesis import settings
 
+from training.dataset import Dataset
 from twotower.arrays import Embeddings
 from twotower.bundle import Bundle, write_bundle
 from twotower.features import FeatureSpec
@@ -73,6 +75,23 @@ def rank(
     products = embeddings.astype(np.float64) * query  # exact: float32 has half the digits
     scores = {row: float(np.float32(math.fsum(products[row].tolist()))) for row in rows}
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def make_dataset(name: str, digest: str, ratings: pd.DataFrame, movies: pd.DataFrame) -> Dataset:
+    """A data set of these tables, as if it had been read without a fault."""
+    user_ids = np.unique(ratings["user_id"].to_numpy())
+    return Dataset(
+        name,
+        digest,
+        ratings,
+        movies.assign(external_id=movies["movie_id"].astype("str")),
+        pd.DataFrame({"user_id": user_ids, "external_id": user_ids.astype("str")}),
+        rating_scale=(float(ratings["rating"].min()), float(ratings["rating"].max())),
+        timed=True,
+        rated=True,
+        files=(),
+        findings=(),
+    )
 
 
 def make_histories() -> UserHistories:

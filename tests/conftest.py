@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from services import ROOT, Stack, running_stack
-from training.movielens import EMBEDDED, read_dataset
+from training.dataset import EMBEDDED, read_dataset
 from twotower.bundle import Bundle, read_bundle
 from twotower.promotion import promote
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from training.config import recipe_names, recipe_path
+from training.dataset import EMBEDDED, Reading, read_dataset
 from training.gate import check_good_enough
-from training.movielens import EMBEDDED
+from training.inspection import inspect_dataset
+from training.layouts import ROLES, Columns, Role, Scale
 from training.quiet import quiet_native_stderr
 from training.report import Reporter
 from training.splits import PROTOCOLS
@@ -56,6 +59,19 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate", help="judge recipes beside the baselines, on ratings they have not seen"
     )
     _fill_evaluate(evaluate)
+
+    inspect_data = commands.add_parser(
+        "inspect-data",
+        help="tell what ratings there are in a folder, archive or file, and what is wrong",
+    )
+    inspect_data.set_defaults(command=_inspect_data)
+    inspect_data.add_argument(
+        "path", type=Path, metavar="PATH", nargs="?", default=EMBEDDED, help="as --data of train"
+    )
+    _add_reading(inspect_data)
+    inspect_data.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the same as JSON to a file; - for here, alone"
+    )
 
     tune = commands.add_parser("tune", help="search a recipe's ranges for what does best")
     _fill_tune(tune)
@@ -176,8 +192,50 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=EMBEDDED,
         metavar="PATH",
-        help="folder or .zip with ratings.csv and movies.csv (default: MovieLens ml-latest-small, 2016)",
+        help="folder, archive or file of ratings (default: MovieLens ml-latest-small, 2016)",
     )
+    _add_reading(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        default={},
+        metavar="user=NAME,item=NAME,...",
+        help=f"your names for the columns {', '.join(ROLES)}; numbers, from 1, where there is no header",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_scale,
+        metavar="LOW,HIGH",
+        help="what ratings may be (default: what the format says, or what there is)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first row that is not as it should be"
+    )
+
+
+def _columns(text: str) -> Columns:
+    named: dict[Role, str] = {}
+    for pair in text.split(","):
+        role, _, name = pair.partition("=")
+        if role not in ROLES or not name or role in named or name in named.values():
+            raise argparse.ArgumentTypeError(
+                f"{pair!r}, allowed is ROLE=NAME, once for each name and each of {', '.join(ROLES)}"
+            )
+        named[role] = name
+    return named
+
+
+def _scale(text: str) -> Scale:
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}, allowed are two numbers, the lower first: 0,10")
+    return low, high
 
 
 def _folder(text: str) -> Path:
@@ -203,6 +261,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _reading(options: argparse.Namespace) -> Reading:
+    return Reading(options.columns, options.scale, options.strict)
+
+
 def _train(options: argparse.Namespace) -> None:
     promoted = read_current(options.bundles) if options.unless_promoted else None
     if promoted:
@@ -212,7 +274,10 @@ def _train(options: argparse.Namespace) -> None:
         from training.pipeline import train  # noqa: PLC0415
 
     reporter = Reporter()
-    exported = train(options.data, options.recipe, options.bundles, options.seed, reporter)
+    exported = train(
+        *(options.data, options.recipe, options.bundles, options.seed, reporter),
+        reading=_reading(options),
+    )
     manifest = exported.manifest
     reporter.say(
         f"model {manifest.model_version} is in {options.bundles / manifest.model_version}: "
@@ -228,9 +293,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     for option, path in (("--json", options.json), ("--report", options.report)):
         if path:
-            if path.is_dir():
-                raise SettingsError(f"{option} {path} is a folder; name a file")
-            check_writable(path.parent)
+            _check_file(option, path)
     with quiet_native_stderr():
         from training.pipeline import evaluate  # noqa: PLC0415
 
@@ -241,9 +304,30 @@ def _evaluate(options: argparse.Namespace) -> None:
         range(options.seeds),
         Reporter(),
         report=options.report,
+        reading=_reading(options),
     )
     if options.json:
         write_atomically(options.json, json.dumps(results.rows(), indent=1).encode() + b"\n")
+
+
+def _check_file(option: str, path: Path) -> None:
+    if path.is_dir():
+        raise SettingsError(f"{option} {path} is a folder; name a file")
+    check_writable(path.parent)
+
+
+def _inspect_data(options: argparse.Namespace) -> None:
+    to_file = options.json and str(options.json) != "-"
+    if to_file:
+        _check_file("--json", options.json)
+    inspection = inspect_dataset(read_dataset(options.path, _reading(options)))
+    document = json.dumps(inspection.document(), indent=1, ensure_ascii=False)
+    if options.json and not to_file:
+        print(document)  # noqa: T201
+        return
+    Reporter().inspection(inspection)
+    if to_file:
+        write_atomically(options.json, document.encode() + b"\n")
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -259,6 +343,7 @@ def _tune(options: argparse.Namespace) -> None:
         trials=options.trials,
         seed=options.seed,
         reporter=Reporter(),
+        reading=_reading(options),
     )
 
 

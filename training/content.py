@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from training.movielens import Dataset
+from training.dataset import Dataset
 from twotower.arrays import Bools, Floats
 from twotower.features import genre_matrix
 

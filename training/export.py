@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
+from training.dataset import Dataset
 from training.interactions import Interactions
-from training.movielens import Dataset
 from training.partition import divide
 from training.quiet import quiet_native_stderr
 from training.results import Results

@@ -49,8 +49,10 @@ def _worse(measure: str, own: float, other: float, tolerance: float) -> bool:
 
 
 def _metric(manifest: Manifest, method: str, measure: str) -> float | None:
-    return manifest.metrics.get(f"temporal {method} {measure}")
+    """What was measured by the temporal protocol, or by the random one of data without times."""
+    metrics = manifest.metrics
+    return metrics.get(f"temporal {method} {measure}", metrics.get(f"random {method} {measure}"))
 
 
 def _margin(manifest: Manifest, measure: str) -> float:
-    return manifest.metrics.get(f"temporal {manifest.recipe} {measure} {MARGIN}", 0.0)
+    return _metric(manifest, manifest.recipe, f"{measure} {MARGIN}") or 0.0

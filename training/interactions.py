@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from training.movielens import Dataset
+from training.dataset import Dataset
 from twotower.arrays import Floats, Ints
 from twotower.histories import Histories
 from twotower.statistics import MovieSums
@@ -20,7 +20,8 @@ class Interactions:
     """n ratings: each user's and each movie's row, the rating, and when it was given.
 
     user_rows, movie_rows, timestamps (seconds, UTC): int64 (n,). ratings: float64 (n,). `users` and
-    `movies` count the rows there are, rated or not.
+    `movies` count the rows there are, rated or not. timed: whether it is known when; without,
+    timestamps are 0.
     """
 
     user_rows: Ints
@@ -29,6 +30,7 @@ class Interactions:
     timestamps: Ints
     users: int
     movies: int
+    timed: bool = True
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
@@ -42,6 +44,7 @@ class Interactions:
             timestamps=dataset.ratings["timestamp"].to_numpy(),
             users=len(user_ids),
             movies=len(movie_ids),
+            timed=dataset.timed,
         )
 
     def __len__(self) -> int:
@@ -49,24 +52,22 @@ class Interactions:
 
     def take(self, chosen: npt.NDArray[np.bool_] | Ints) -> Self:
         """Some of the ratings, of the same users and movies."""
-        return type(self)(
-            self.user_rows[chosen],
-            self.movie_rows[chosen],
-            self.ratings[chosen],
-            self.timestamps[chosen],
-            self.users,
-            self.movies,
+        return replace(
+            self,
+            user_rows=self.user_rows[chosen],
+            movie_rows=self.movie_rows[chosen],
+            ratings=self.ratings[chosen],
+            timestamps=self.timestamps[chosen],
         )
 
     def join(self, other: Self) -> Self:
         """These ratings, then those of the other, which must be of the same users and movies."""
-        return type(self)(
-            np.concatenate([self.user_rows, other.user_rows]),
-            np.concatenate([self.movie_rows, other.movie_rows]),
-            np.concatenate([self.ratings, other.ratings]),
-            np.concatenate([self.timestamps, other.timestamps]),
-            self.users,
-            self.movies,
+        return replace(
+            self,
+            user_rows=np.concatenate([self.user_rows, other.user_rows]),
+            movie_rows=np.concatenate([self.movie_rows, other.movie_rows]),
+            ratings=np.concatenate([self.ratings, other.ratings]),
+            timestamps=np.concatenate([self.timestamps, other.timestamps]),
         )
 
     def by_user(self) -> Self:

@@ -12,18 +12,18 @@ from typing import Final
 from training import baselines
 from training.config import OnEpoch, Recipe, load_recipe
 from training.content import MovieContent
+from training.dataset import Dataset, Reading, read_dataset
 from training.evaluate import NDCG, judge
 from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.methods import Fitted, Method
-from training.movielens import Dataset, read_dataset
 from training.report import LearningCurve, Reporter
 from training.results import RMSE, Results, Run
 from training.samples import sample
-from training.splits import PROTOCOLS, Fold, Part, Protocol, random, temporal
+from training.splits import PROTOCOLS, Fold, Part, Protocol, random, usual
 from training.train import TwoTowers, fit
 from training.web_report import Report, render_report
-from twotower.errors import SettingsError, TooFewRatings
+from twotower.errors import NoTimestamps, SettingsError, TooFewRatings
 from twotower.files import check_writable, write_atomically
 
 RANKERS: Final[Mapping[str, Method]] = {
@@ -40,20 +40,29 @@ BASELINES: Final = (*RANKERS, *RATERS, HGB)
 """Every method that `evaluate` compares with; the last one needs to know the movies."""
 
 
-def train(data: Path, recipe: str, bundles: Path, seed: int, reporter: Reporter) -> Exported:
+def train(
+    data: Path,
+    recipe: str,
+    bundles: Path,
+    seed: int,
+    reporter: Reporter,
+    *,
+    reading: Reading | None = None,
+) -> Exported:
     """Evaluate a recipe on held-out ratings, fit it on all of the data, and write the bundle.
 
-    How many epochs to fit is found on the validation part of the temporal protocol; the test parts are
+    How many epochs to fit is found on the validation part of the usual protocol; the test parts are
     touched to report only. Data too few to hold any out are trained on without.
     Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
     check_writable(bundles)
     (chosen,) = _load_recipes([recipe])
-    task = _Task(read_dataset(data), reporter)
+    task = _Task(read_dataset(data, reading), [chosen], reporter)
     results = None
     try:
-        protocols = [temporal(task.interactions)]
-        if not chosen.hybrid:  # one of two heads takes longer, and is promoted by its ranking
+        protocols = [usual(task.interactions)]
+        # One of two heads takes longer, and is promoted by its ranking.
+        if not chosen.hybrid and task.interactions.timed:
             protocols.append(random(task.interactions))
         own = {chosen.name: task.method(chosen)}
         rankers = {"popular": baselines.popular}
@@ -76,6 +85,7 @@ def evaluate(
     reporter: Reporter,
     *,
     report: Path | None = None,
+    reading: Reading | None = None,
 ) -> Results:
     """Judge recipes beside every baseline on the test part of each protocol; `report` it to a file.
 
@@ -84,7 +94,7 @@ def evaluate(
     """
     _need("evaluating", "implicit", "sklearn")
     chosen = _load_recipes(recipes)
-    task = _Task(read_dataset(data), reporter)
+    task = _Task(read_dataset(data, reading), chosen, reporter)
     own = {recipe.name: task.method(recipe) for recipe in chosen}
     results = task.compare(task.protocols(protocols), RANKERS, {**RATERS, HGB: task.hgb()}, own, seeds)
     reporter.results(results, list(own))
@@ -95,9 +105,17 @@ def evaluate(
 
 
 def tune(
-    data: Path, recipe: str, journal: Path, out: Path, *, trials: int, seed: int, reporter: Reporter
+    data: Path,
+    recipe: str,
+    journal: Path,
+    out: Path,
+    *,
+    trials: int,
+    seed: int,
+    reporter: Reporter,
+    reading: Reading | None = None,
 ) -> None:
-    """Search a recipe's ranges on the validation part of the temporal protocol, and write the best.
+    """Search a recipe's ranges on the validation part of the usual protocol, and write the best.
 
     By NDCG where one of two heads ranks, else by RMSE. Trials that are in the journal count.
     Raises DataError, SettingsError, BundleError where `out` cannot be written.
@@ -109,8 +127,8 @@ def tune(
     if out.is_dir() or out.suffix != ".toml":
         raise SettingsError(f"--out {out}: name a .toml file")
     check_writable(out.parent)
-    task = _Task(read_dataset(data), reporter)
-    protocol = temporal(task.interactions, Part.VALIDATION)
+    task = _Task(read_dataset(data, reading), [chosen], reporter)
+    protocol = usual(task.interactions, Part.VALIDATION)
     measure = NDCG if chosen.hybrid else RMSE
     search = Search(
         recipe,
@@ -150,9 +168,18 @@ SeededMethod = Callable[[int], Method]
 
 
 class _Task:
-    """One data set, and what shows how far it is."""
+    """One data set, and what shows how far it is.
 
-    def __init__(self, dataset: Dataset, reporter: Reporter) -> None:
+    Raises SettingsError where there are no ratings for a recipe that learns from nothing else.
+    """
+
+    def __init__(self, dataset: Dataset, recipes: Sequence[Recipe], reporter: Reporter) -> None:
+        for recipe in recipes:
+            if not dataset.rated and not recipe.hybrid:
+                raise SettingsError(
+                    f"recipe {recipe.name!r} learns from ratings alone, and {dataset.name} has none: "
+                    "hybrid does without"
+                )
         self.dataset = dataset
         self.interactions = Interactions.of(dataset)
         self._content = MovieContent.of(dataset)
@@ -163,6 +190,8 @@ class _Task:
             f"{dataset.name}: {len(self.interactions)} ratings of {self.interactions.movies} movies by "
             f"{self.interactions.users} users"
         )
+        for finding in dataset.findings:
+            reporter.say(f"  {finding}")
 
     def protocols(self, names: Sequence[str]) -> list[Protocol]:
         """Protocols by name; of several, those that the data are too few for are left out, and told."""
@@ -170,7 +199,7 @@ class _Task:
         for name in names:
             try:
                 made.append(PROTOCOLS[name](self.interactions, Part.TEST))
-            except TooFewRatings as error:
+            except (TooFewRatings, NoTimestamps) as error:
                 if len(names) == 1:
                     raise
                 self._reporter.say(f"warning: {error}; it is left out")
@@ -189,7 +218,9 @@ class _Task:
         """Judge methods without chance once, and our own with every seed."""
         scale = self.dataset.rating_scale
         runs = []
-        for protocol in protocols:
+        for each in protocols:
+            # Likes that stand for ratings are all alike: there is nothing to predict.
+            protocol = replace(each, rated=each.rated and self.dataset.rated)
             fixed = {
                 **(rankers if protocol.ranked else {}),
                 **(raters if protocol.rated else {}),
@@ -272,10 +303,10 @@ class _Task:
         return self._fit(recipe, seed, train, title=title, epochs=epochs)
 
     def _find_epochs(self, recipe: Recipe, seed: int) -> None:
-        """How long to fit: until the error on the validation part of the temporal protocol is least."""
+        """How long to fit: until the error on the validation part of the usual protocol is least."""
         if (recipe.name, seed) in self._epochs or recipe.fit.patience is None:
             return
-        (fold,) = temporal(self.interactions, Part.VALIDATION).folds
+        (fold,) = usual(self.interactions, Part.VALIDATION).folds
         title = f"{recipe.name}: finding how long to train"
         towers = self._fit(recipe, seed, fold.train, title=title, validation=fold.test)
         self._epochs[recipe.name, seed] = towers.epochs

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from training.config import OnEpoch
 from training.evaluate import MRR, NDCG, RECALL
+from training.inspection import Inspection
 from training.results import COVERAGE, MAE, NEITHER_IS_BETTER, NOVELTY, RMSE, SECONDS, Results
 from twotower.manifest import Manifest
 from twotower.promotion import Current
@@ -155,6 +156,27 @@ class Reporter:
                 if table.shape[1] > 1:
                     self._console.print(_slices(f"{PROTOCOLS[protocol].split(':')[0]}: {title}", table))
 
+    def inspection(self, inspection: Inspection) -> None:
+        """Show what a data set holds and what was found in it."""
+        files = _table(f"{inspection.name}: what was read", "file", "holds", "format", "rows", "kept")
+        for file in inspection.files:
+            counts = f"{file.rows:,}", f"{file.kept:,}"
+            files.add_row(escape(file.name), file.holds, file.format, *counts)
+        measures = _table("what there is", "", "")
+        measures.show_header = False
+        for name, value in inspection.measures.items():
+            measures.add_row(name, escape(f"{value:,}" if isinstance(value, int) else value))
+        self._console.print(files, measures)
+        if not inspection.findings:
+            self.say("nothing was dropped or repaired")
+            return
+        found = _table("what was found", "", "rows", "file", "why", "first lines")
+        for finding in inspection.findings:
+            lines = "\n".join(f"{line}: {value or '(empty)'}" for line, value in finding.examples)
+            why = escape(finding.what)
+            found.add_row(finding.deed, f"{finding.count:,}", escape(finding.file), why, escape(lines))
+        self._console.print(found)
+
     def bundles(self, manifests: Sequence[Manifest], current: Current | None) -> None:
         """Show bundles, and which of them is promoted."""
         table = Table()
@@ -191,8 +213,9 @@ def _slices(title: str, sliced: pd.DataFrame) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *columns: str) -> Table:
     return Table(
+        *columns,
         title=escape(title),
         title_justify="left",
         box=box.SIMPLE_HEAD,

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from training.baselines import LIKED
+from training.dataset import Dataset
 from training.evaluate import recommend
 from training.interactions import Interactions
 from training.methods import Fitted
-from training.movielens import Dataset
 
 _QUANTILES: Final = {"short": 0.1, "medium": 0.5, "long": 0.9}
 _LAST_LIKES: Final = 6
@@ -64,9 +64,9 @@ def sample(dataset: Dataset, interactions: Interactions, fitted: Fitted) -> tupl
 
 def movie_titles(movies: pd.DataFrame) -> tuple[str, ...]:
     """The titles of a `Dataset`'s movies with their years, as far as there are any."""
-    years = movies["year"].map(lambda year: f" ({year})", na_action="ignore").fillna("")
-    titles = movies["title"].replace("", "(no title)") + years.astype("str")
-    return tuple(map(str, titles))
+    years = movies["year"].astype(object).where(movies["year"].notna(), None)
+    titled = zip(movies["title"].replace("", "(no title)"), years, strict=True)
+    return tuple(title if year is None else f"{title} ({year})" for title, year in titled)
 
 
 def _last_likes(interactions: Interactions, user: int) -> list[int]:

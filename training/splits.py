@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from training.interactions import Interactions
 from twotower.arrays import Bools, Ints
-from twotower.errors import TooFewRatings
+from twotower.errors import NoTimestamps, TooFewRatings
 
 Parts = npt.NDArray[np.int8]
 
@@ -90,6 +90,7 @@ class Protocol:
 
 def temporal(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
     """Each user's last 20 % by time are the test, the 10 % before validation; equal times at random."""
+    _check_timed("temporal", interactions)
     parts = _temporal_parts(interactions)
     train = interactions.take(parts < part)
     (fold,) = folds = _checked("temporal", Fold(train, train, interactions.take(parts == part)))
@@ -99,7 +100,8 @@ def temporal(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
 def random(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
     """20 % of all ratings are the test, 10 % validation, at random with a fixed seed: ratings only.
 
-    The parts stay shuffled: what learns in the order of the data (SVD by SGD) learns better so.
+    Rankings, too, where it is not known what came later. The parts stay shuffled: what learns in the
+    order of the data (SVD by SGD) learns better so.
     """
     order = np.random.RandomState(0).permutation(len(interactions))
     tested, validated = len(order) // 5, len(order) // 10
@@ -110,8 +112,17 @@ def random(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
     train = interactions.take(order[sequence < part])
     fold = Fold(train, train, interactions.take(order[sequence == part]))
     return Protocol(
-        "random", _checked("random", fold), _digest(parts, part), _by_gap(fold), ranked=False
+        "random",
+        _checked("random", fold),
+        _digest(parts, part),
+        _by_gap(fold),
+        ranked=not interactions.timed,
     )
+
+
+def usual(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
+    """What models are judged and chosen by: the temporal protocol, or the random one without times."""
+    return temporal(interactions, part) if interactions.timed else random(interactions, part)
 
 
 def cold_user(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
@@ -134,6 +145,7 @@ def global_time(interactions: Interactions, part: Part = Part.TEST) -> Protocol:
     80 % of ratings are told and the last 20 % judged. For validation, the ratings before that date
     are all there are. Nothing is learned from anybody's later ratings, as it is in the other protocols.
     """
+    _check_timed("global-time", interactions)
     if part == Part.VALIDATION:
         interactions = interactions.take(interactions.timestamps < _cutoff(interactions))
     before = interactions.timestamps < _cutoff(interactions)
@@ -152,6 +164,7 @@ def session_start(interactions: Interactions, part: Part = Part.TEST) -> Protoco
     Told is all before the last pause of a day or more, ten ratings at least. For validation, neither
     what comes after it nor anybody's last 20 % is seen. Rankings only.
     """
+    _check_timed("session-start", interactions)
     seen = interactions
     if part == Part.VALIDATION:
         unseen = _since_return(interactions) | (_temporal_parts(interactions) == Part.TEST)
@@ -170,6 +183,11 @@ PROTOCOLS: Final[Mapping[str, Callable[[Interactions, Part], Protocol]]] = {
     "global-time": global_time,
     "session-start": session_start,
 }
+
+
+def _check_timed(name: str, interactions: Interactions) -> None:
+    if not interactions.timed:
+        raise NoTimestamps(f"the ratings have no timestamps: the {name} protocol needs them")
 
 
 def _cutoff(interactions: Interactions) -> float:

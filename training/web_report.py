@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from training import plots
+from training.dataset import Dataset
 from training.evaluate import MRR, NDCG, RECALL, K
 from training.metrics import Interval
 from training.movie_map import movie_map
-from training.movielens import Dataset
 from training.page import Block, Cell, Section, Table, render_page
 from training.plots import Colours
 from training.report import PROTOCOLS, LearningCurve, format_measure

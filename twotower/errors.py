@@ -18,7 +18,8 @@ TwotowerError
 └── OperationError             a command or a start-up ends in it
     ├── BundleError            a bundle is missing, damaged or of another format
     ├── DataError              ratings or movies cannot be read
-    │   └── TooFewRatings      none are left to learn from or to judge by
+    │   ├── TooFewRatings      none are left to learn from or to judge by
+    │   └── NoTimestamps       it is not known when ratings were given
     ├── TrainingError          a fit went astray
     └── SettingsError          a setting is missing or not allowed
 """
@@ -111,6 +112,10 @@ class DataError(OperationError):
 
 class TooFewRatings(DataError):
     """None are left to learn from or to judge by."""
+
+
+class NoTimestamps(DataError):
+    """It is not known when ratings were given."""
 
 
 class TrainingError(OperationError):

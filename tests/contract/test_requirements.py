@@ -15,7 +15,7 @@ from services import ROOT
 
 _REQUIREMENTS = ROOT / "requirements"
 _FORBIDDEN_TO_SERVE = {
-    *("tensorflow", "keras", "pandas", "scipy"),
+    *("tensorflow", "keras", "pandas", "polars", "scipy"),
     *("scikit-surprise", "scikit-learn", "implicit"),
     *("bokeh", "jinja2"),
 }

@@ -26,12 +26,13 @@ from retrieval_svc.retriever import Retriever
 from services import ROOT, wait_until
 from training import pipeline
 from training.config import load_recipe
-from training.movielens import EMBEDDED
+from training.dataset import EMBEDDED
+from training.gate import check_good_enough
 from training.partition import divide
 from training.report import Reporter
 from training.results import Results
 from twotower.bundle import RETRIEVAL, list_versions, read_bundle, write_bundle
-from twotower.errors import SettingsError, TooFewRatings
+from twotower.errors import NoTimestamps, SettingsError, TooFewRatings
 from twotower.manifest import read_manifest
 from twotower.promotion import read_current
 from twotower.statistics import MovieSums
@@ -168,6 +169,10 @@ def test_promote_list_rollback(trained: Trained, tmp_path: Path) -> None:
         (["evaluate", "--recipe", "reference", "--recipe", "best"], "'best': no such recipe"),
         (["evaluate", "--json", "."], "--json . is a folder; name a file"),
         (["evaluate", "--report", "."], "--report . is a folder; name a file"),
+        (["inspect-data", "no-such-folder"], "no-such-folder does not exist"),
+        (["inspect-data", "--json", "."], "--json . is a folder; name a file"),
+        (["inspect-data", "README.md"], "README.md holds README.md ('# Twotower'): needed is"),
+        (["train", "--data", "README.md"], "README.md holds README.md ('# Twotower'): needed is"),
         (["promote", "0123456789abcdef"], "there is no such bundle"),
         (["rollback"], "no previous model"),
         (["list"], "there is no bundle"),
@@ -253,6 +258,74 @@ def test_recipes_of_one_name_are_not_mixed(trained: Trained, tmp_path: Path) -> 
         )
 
 
+_ORDERS = """customer_id,sku,stars,ts
+ann,B-12,5,2024-03-01T09:30:00Z
+bob,B-12,11,2024-03-02
+cleo,B-99,4,1709596800000
+"""
+_OWN = ("--columns", "user=customer_id,item=sku,rating=stars,timestamp=ts", "--scale", "0,10")
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "orders.csv").write_text(_ORDERS)
+    return folder
+
+
+def test_inspect_data_tells_what_was_read_and_what_was_wrong(orders: Path, tmp_path: Path) -> None:
+    answer = _training("inspect-data", orders, *_OWN, "--json", tmp_path / "found.json", COLUMNS="100")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    for shown in (
+        "orders.csv +ratings +table +3 +2 ",
+        "users +2 ",
+        "scale +0 to 10 ",
+        "times +2024-03-01 to 2024-03-05 ",
+        "dropped +1 +orders.csv +stars is not a number from 0 to 10 +3: 11 ",
+        "converted +1 +orders.csv +ts in milliseconds +4: 1709596800000 ",
+    ):
+        assert re.search(shown, answer.stdout), shown
+    document = json.loads((tmp_path / "found.json").read_bytes())
+    assert document == json.loads(_training("inspect-data", orders, *_OWN, "--json", "-").stdout)
+    assert document["files"][0]["kept"] == 2
+    assert document["findings"][0] == {
+        "deed": "dropped",
+        "file": "orders.csv",
+        "what": "stars is not a number from 0 to 10",
+        "count": 1,
+        "examples": [{"line": 3, "value": "11"}],
+    }
+
+
+def test_strict_reading_stops_at_the_first_row_at_fault(orders: Path, tmp_path: Path) -> None:
+    for command in (["inspect-data", orders], ["train", "--data", orders, "--bundles", tmp_path / "b"]):
+        line = _one_line(_training(*command, *_OWN, "--strict"))
+        assert line == "error: orders.csv line 3: stars is not a number from 0 to 10: '11'"
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--columns", "user"),
+        ("--columns", "customer=a"),
+        ("--columns", "user=a,user=b"),
+        ("--columns", "user=a,item=a"),
+        ("--scale", "5"),
+        ("--scale", "5,0"),
+        ("--scale", "0,inf"),
+        ("--scale", "low,high"),
+    ],
+)
+def test_inspect_data_says_how_it_is_used(option: str, value: str) -> None:
+    answer = _training("inspect-data", option, value)
+    assert answer.returncode == 2
+    assert f"argument {option}" in answer.stderr
+    assert "allowed" in answer.stderr
+
+
 def test_tune_finds_a_recipe_that_train_takes(trained: Trained, tmp_path: Path) -> None:
     recipe = tmp_path / "own.toml"
     recipe.write_text(
@@ -316,6 +389,40 @@ def test_data_too_few_to_hold_any_out_are_trained_on_with_a_warning(
         _evaluate_here(tmp_path, trained.recipe)
     with pytest.raises(TooFewRatings, match="no protocol has anything to learn from or to judge by"):
         _evaluate_here(tmp_path, trained.recipe, "temporal", "random")
+
+
+def test_ratings_without_times_are_learned_from_and_judged_at_random(
+    trained: Trained, tmp_path: Path
+) -> None:
+    from training.pipeline import train  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    lines = (trained.data / "ratings.csv").read_text().splitlines()
+    untimed = "\n".join(line.rpartition(",")[0] for line in lines)
+    (tmp_path / "ratings.csv").write_text(untimed)
+    reporter = Reporter(Console(quiet=True))
+    manifest = train(tmp_path, str(trained.recipe), tmp_path / "b", 1, reporter).manifest
+    assert {name.partition(" ")[0] for name in manifest.metrics} == {"random"}
+    assert "random quick ndcg@10" in manifest.metrics
+    assert check_good_enough(manifest, None).startswith("its rmse is ")
+    with pytest.raises(NoTimestamps, match="no timestamps: the temporal protocol needs them"):
+        _evaluate_here(tmp_path, trained.recipe)
+
+
+def test_likes_alone_are_no_ratings_to_learn_from(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("user_id,item_id\na,x\nb,x\n")
+    with pytest.raises(SettingsError, match=r"'quick' learns from ratings alone, and .* has none"):
+        _evaluate_here(tmp_path, trained.recipe)
+
+
+def test_likes_alone_are_ranked_by_two_heads(two_headed_recipe: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pairs = [(u, i) for u in range(30) for i in generator.choice(20, 8, replace=False).tolist()]
+    lines = [f"u{user},i{item},{time}" for time, (user, item) in enumerate(pairs)]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    results, _ = _evaluate_here(tmp_path, two_headed_recipe)
+    measured = results.of_protocol("temporal")
+    assert measured["ndcg@10"].loc["two-headed"] > 0
+    assert not {"rmse", "mae"} & set(measured.columns)
 
 
 def test_a_protocol_that_data_are_too_few_for_is_left_out_and_told(

@@ -204,3 +204,14 @@ def test_other_protocols_do_not_count(ranks: Manifest) -> None:
     check_good_enough(manifest.model_copy(update={"metrics": {**other, **manifest.metrics}}), None)
     told = check_good_enough(manifest.model_copy(update={"metrics": other}), None)
     assert "was not evaluated" in told
+
+
+def test_a_model_of_data_without_times_is_judged_by_the_random_protocol(ranks: Manifest) -> None:
+    def untimed(own: float) -> Manifest:
+        metrics = _measured(ranks, _of_ranking(own)).metrics
+        named = {name.replace("temporal", "random"): value for name, value in metrics.items()}
+        return ranks.model_copy(update={"metrics": named})
+
+    assert check_good_enough(untimed(0.2), None) == "its ndcg@10 is 0.2000, that of `popular` 0.1000"
+    with pytest.raises(BundleError, match=_REFUSED):
+        check_good_enough(untimed(0.05), None)

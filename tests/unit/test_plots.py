@@ -20,12 +20,12 @@ import pytest
 from bokeh.models import ColumnDataSource
 from bokeh.models.renderers import GlyphRenderer
 
-from builders import unit_rows
+from builders import make_dataset, unit_rows
 from services import ROOT
 from training import plots
+from training.dataset import Dataset
 from training.evaluate import MRR, NDCG, RECALL, Judged
 from training.movie_map import to_plane
-from training.movielens import Dataset
 from training.report import LearningCurve
 from training.results import Results, Run
 from training.samples import Sample, Suggestion
@@ -79,7 +79,7 @@ def _dataset(title: str = "Heat") -> Dataset:
             "timestamp": [1, 2, 3, 4, 5],
         }
     )
-    return Dataset("few & small", "0123456789abcdef" * 4, ratings, movies)
+    return make_dataset("few & small", "0123456789abcdef" * 4, ratings, movies)
 
 
 def _results(own: str = "own") -> Results:

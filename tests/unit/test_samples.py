@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from builders import make_dataset
+from training.dataset import Dataset
 from training.interactions import Interactions
 from training.methods import Fitted
-from training.movielens import Dataset
 from training.samples import Sample, movie_titles, sample
 from twotower.arrays import FeatureRows, Floats, Ints
 
@@ -26,7 +27,7 @@ def _dataset(ratings: list[tuple[int, int, float, int]]) -> Dataset:
         }
     )
     table = pd.DataFrame(ratings, columns=columns).astype({"rating": "float32"})
-    return Dataset("made-up", "0" * 64, table, movies)
+    return make_dataset("made-up", "0" * 64, table, movies)
 
 
 def _sample(ratings: list[tuple[int, int, float, int]], fitted: Fitted) -> tuple[Sample, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from builders import LAW
 from training.baselines import bias
+from training.dataset import EMBEDDED, read_dataset
 from training.evaluate import judge
 from training.interactions import Interactions
-from training.movielens import EMBEDDED, read_dataset
 from training.results import Results, Run
 from training.splits import (
     DAY,
@@ -28,8 +29,9 @@ from training.splits import (
     random,
     session_start,
     temporal,
+    usual,
 )
-from twotower.errors import TooFewRatings
+from twotower.errors import NoTimestamps, TooFewRatings
 
 _EDITION_2018 = Path(__file__).parents[3] / "shared" / "data" / "ml-latest-small"
 _BOTH_PARTS = pytest.mark.parametrize("part", [Part.TEST, Part.VALIDATION], ids=lambda part: part.name)
@@ -400,3 +402,33 @@ def test_the_biases_have_their_published_error_after_a_date(edition_2018: Intera
     """Of the users known by then, as measured by another implementation."""
     by_group = _of_bias(global_time(edition_2018), edition_2018.movies).rmse_by_group("global-time")
     assert by_group.loc["bias", "known users"] == pytest.approx(0.9432, abs=5e-5)
+
+
+@_BOTH_PARTS
+@pytest.mark.parametrize("name", ["temporal", "global-time", "session-start"])
+def test_without_times_a_protocol_that_needs_them_is_refused(name: str, part: Part) -> None:
+    untimed = _untimed([20, 30, 40])
+    with pytest.raises(NoTimestamps, match=f"no timestamps: the {name} protocol needs them"):
+        PROTOCOLS[name](untimed, part)
+
+
+@_BOTH_PARTS
+def test_without_times_the_random_protocol_is_the_usual_one_and_judges_rankings(part: Part) -> None:
+    untimed, timed = _untimed([20, 30, 40]), _interactions([20, 30, 40])
+    assert usual(untimed, part).name == "random"
+    assert usual(untimed, part).ranked
+    assert usual(timed, part).name == "temporal"
+    assert not random(timed, part).ranked
+    assert random(timed, part).digest == random(untimed, part).digest
+
+
+@_BOTH_PARTS
+def test_without_times_new_users_are_judged_all_the_same(part: Part) -> None:
+    protocol = cold_user(_untimed([20] * 10), part)
+    assert protocol.tested > 0
+    assert not any(fold.train.timed for fold in protocol.folds)
+
+
+def _untimed(counts: list[int]) -> Interactions:
+    made = _interactions(counts)
+    return replace(made, timestamps=np.zeros_like(made.timestamps), timed=False)

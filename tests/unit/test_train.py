@@ -11,10 +11,10 @@ import pytest
 
 from training.config import Recipe, load_recipe
 from training.content import MovieContent
+from training.dataset import Dataset, read_dataset
 from training.evaluate import recommend
 from training.interactions import Interactions
 from training.metrics import rmse
-from training.movielens import Dataset, read_dataset
 from training.rating import fit_rating, shuffled
 from training.splits import Fold, Part, cold_user, temporal
 from training.statistics import Statistics

@@ -1,0 +1,54 @@
+"""Parquet as text: what its columns are called, and what its rows say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import polars as pl
+
+from training.sources import Source
+from twotower.errors import DataError
+
+_MAGIC: Final = b"PAR1"
+
+
+def is_parquet(source: Source) -> bool:
+    """Whether a file is one, by how it begins."""
+    return source.head().startswith(_MAGIC)
+
+
+def parquet_columns(source: Source) -> list[str]:
+    """The names of all columns. Raises DataError where the file is damaged."""
+    with _sound(source):
+        return list(pl.read_parquet_schema(io.BytesIO(source.read())))
+
+
+def parquet_rows(
+    source: Source, columns: Sequence[str], separator: str, size: int
+) -> Iterator[pl.DataFrame]:
+    """Some columns, `size` rows after the other, as text; what is missing is empty.
+
+    Times are seconds since 1970; lists are joined by the separator. Raises DataError where the file is
+    damaged.
+    """
+    with _sound(source):
+        whole = pl.read_parquet(io.BytesIO(source.read()), columns=list(columns)).select(columns)
+        times = [name for name, dtype in whole.schema.items() if dtype.is_temporal()]
+        lists = [name for name, dtype in whole.schema.items() if dtype == pl.List(pl.String)]
+        whole = whole.with_columns(
+            pl.col(times).cast(pl.Datetime("ms")).dt.epoch("s"), pl.col(lists).list.join(separator)
+        )
+        for rows in whole.iter_slices(size):
+            yield rows.select(pl.all().cast(pl.String).fill_null(""))
+
+
+@contextmanager
+def _sound(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{source.name} is not sound Parquet: {reason}") from error
