@@ -228,13 +228,14 @@ class ModelPool(Generic[M]):
             manifest, bundle = read_bundle(self._root, version)
             model = self._load(manifest, bundle)
             model.replay()
+            del bundle
+            settle_heap()
         except BundleError as error:
             self._refuse(version, str(error))
         except Exception as error:  # a runtime fails in ways of its own on a bad model
             log.exception("model cannot be loaded", model_version=version)
             self._refuse(version, f"{version}: cannot be loaded ({type(error).__name__})")
         else:
-            settle_heap()
             self._loaded = {**self._loaded, version: _Loaded(manifest, model)}
             self._refused = {v: r for v, r in self._refused.items() if v != version}
             seconds = round(time.perf_counter() - start, 3)
