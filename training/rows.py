@@ -1,6 +1,7 @@
 """The rows of a file as text, with the lines they stand on, block by block.
 
-A block is parsed as a whole, fast. Only one that is not wholly regular is walked line by line.
+A block is parsed as a whole, fast. One that is not wholly regular is halved until what is irregular is
+small, and that is walked line by line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from training.parquet import is_parquet, parquet_rows
 
 LINE: Final = "line"
 _BLOCK: Final = 8 << 20
+_WALKED: Final = 1 << 16
 _MOST_OPEN: Final = 4 * _BLOCK
 _ROWS_OF_PARQUET: Final = 500_000
 _FIELD: Final = b"\x1f"
@@ -63,9 +65,23 @@ def _text_rows(table: Table, findings: Findings, size: int) -> Iterator[pl.DataF
         if layout.header and not number:
             start = text.find("\n", len(text) - len(text.lstrip())) + 1
         first = line + text.count("\n", 0, start)
-        rows = _parse(layout, text[start:].encode(), first) if layout.of_ratings else None
-        yield _walk(table, findings, text[start:], first) if rows is None else rows
+        yield from _rows_of(table, findings, text[start:], first)
         line = first + text.count("\n", start)
+
+
+def _rows_of(table: Table, findings: Findings, text: str, first: int) -> Iterator[pl.DataFrame]:
+    layout = table.layout
+    rows = _parse(layout, text.encode(), first) if layout.of_ratings else None
+    if rows is not None:
+        yield rows
+        return
+    half = text.find("\n", len(text) // 2) + 1
+    within_quotes = layout.quoted and text.count('"', 0, half) % 2
+    if layout.of_movies or len(text) <= _WALKED or half in {0, len(text)} or within_quotes:
+        yield _walk(table, findings, text, first)
+        return
+    yield from _rows_of(table, findings, text[:half], first)
+    yield from _rows_of(table, findings, text[half:], first + text.count("\n", 0, half))
 
 
 def _whole_lines(table: Table, size: int) -> Iterator[bytes]:

@@ -33,7 +33,7 @@ _FROM: Final[Mapping[str, tuple[int, int]]] = {
 }
 """From which number on a time is not in seconds, and how many of them a second has.
 
-A hundred milliards of seconds are the year 5138, and as many milliseconds the year 1973.
+Seconds as many as the least number of milliseconds would be the year 5138; milliseconds, 1973.
 """
 _DATES: Final = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z")
 

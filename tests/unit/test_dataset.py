@@ -456,6 +456,19 @@ class TestFaultsInRatings:
             ("dropped", "another number of fields than 4", ((number, str(fields)),))
         ]
 
+    def test_lines_are_counted_right_in_a_long_file_with_irregular_ones(self, tmp_path: Path) -> None:
+        lines = [f"{user},10,3.0,978307200" for user in range(20_000)]
+        for place in (700, 9_000, 15_000):
+            lines[place] = "1,2,3"
+        lines[12_345] = ""
+        lines[19_998] = "7,10,9,978307200"
+        dataset = read_dataset(write_folder(tmp_path, RATINGS_HEADER + "\n".join(lines)))
+        assert len(dataset.ratings) == 20_000 - 5
+        assert found(dataset) == [
+            ("dropped", "another number of fields than 4", ((702, "3"), (9_002, "3"), (15_002, "3"))),
+            ("dropped", f"rating {NUMBER}", ((20_000, "9"),)),
+        ]
+
     def test_counts_go_on_where_examples_end(self, tmp_path: Path) -> None:
         bad = "".join(f"{user},10,9,0\n" for user in range(50))
         (finding,) = read_dataset(write_folder(tmp_path, RATINGS + bad)).findings
