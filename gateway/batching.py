@@ -21,6 +21,11 @@ Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError
 """Sends requests as one batch, within so many seconds; answers or errors come back in their order."""
 
 
+def seconds_until(deadline: float) -> float:
+    """By the event loop's clock; a thousandth at least, since 0 would mean no limit."""
+    return max(deadline - asyncio.get_running_loop().time(), 0.001)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row(Generic[Request, Answer]):
     request: Request
@@ -121,10 +126,10 @@ class Batcher(Generic[Request, Answer]):
         self._dispatch()
 
     async def _deliver(self, rows: list[_Row[Request, Answer]]) -> None:
-        seconds = max(row.deadline for row in rows) - asyncio.get_running_loop().time()
+        seconds = seconds_until(max(row.deadline for row in rows))
         answers: Sequence[Answer | Exception]
         try:
-            answers = await self._send([row.request for row in rows], max(seconds, 0.001))
+            answers = await self._send([row.request for row in rows], seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the rows' callers
             answers = [error] * len(rows)
         for row, answer in zip(rows, answers, strict=True):

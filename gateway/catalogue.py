@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from gateway.batching import seconds_until
 from gateway.schemas import Movie, service_answer
 from twotower.errors import BadAnswer
 from twotower.v1.retrieval_pb2 import GetMoviesResponse
@@ -26,21 +27,29 @@ class MovieTexts:
         self._known: dict[str, dict[int, str]] = {}
 
     async def of(
-        self, model_version: str, movie_ids: Iterable[int], seconds: float
+        self, model_version: str, movie_ids: Iterable[int], deadline: float
     ) -> Mapping[int, str]:
-        """Texts by id, at least of these movies of a model. Raises RequestError."""
+        """Texts by id, at least of these movies of a model. Raises RequestError.
+
+        `deadline` is by the event loop's clock.
+        """
         known = self._known.get(model_version, {})
         missing = {movie_id for movie_id in movie_ids if movie_id not in known}
         if not missing:
             return known
-        told = {**known, **await self._fetch(sorted(missing), model_version, seconds)}
-        self._keep(model_version, told)
-        return told
+        told = await self._fetch(sorted(missing), model_version, deadline)
+        if sum(map(len, self._known.values())) + len(told) > _MOST:
+            self._known = {}  # whoever reads what was known still has it
+            return {**known, **told}
+        known = self._known.setdefault(model_version, known)
+        known.update(told)
+        return known
 
-    async def _fetch(self, movie_ids: list[int], model_version: str, seconds: float) -> dict[int, str]:
+    async def _fetch(self, movie_ids: list[int], model_version: str, deadline: float) -> dict[int, str]:
         texts = {}
         for start in range(0, len(movie_ids), _AT_ONCE):
-            answer = await self._ask(movie_ids[start : start + _AT_ONCE], model_version, seconds)
+            some = movie_ids[start : start + _AT_ONCE]
+            answer = await self._ask(some, model_version, seconds_until(deadline))
             if answer.model_version != model_version:
                 raise BadAnswer("retrieval told of another model's movies")
             with service_answer():
@@ -50,9 +59,3 @@ class MovieTexts:
         if any(movie_id not in texts for movie_id in movie_ids):
             raise BadAnswer("retrieval found movies that its catalogue does not have")
         return texts
-
-    def _keep(self, model_version: str, texts: dict[int, str]) -> None:
-        others = {version: t for version, t in self._known.items() if version != model_version}
-        if sum(map(len, others.values())) + len(texts) > _MOST:
-            others = {}
-        self._known = {**others, model_version: texts} if len(texts) <= _MOST else {}

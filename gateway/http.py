@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,6 +41,7 @@ class _Gathering:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        if self._gathered:
-            self._transport.write(b"".join(self._gathered))
-            self._gathered.clear()
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            with suppress(RuntimeError):  # uvloop's, where the client has just gone
+                self._transport.write(b"".join(gathered))

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from gateway.batching import Batcher
+from gateway.batching import Batcher, seconds_until
 from gateway.catalogue import MovieTexts
 from gateway.clients import Models, RetrievalClient, UserTowerClient
 from gateway.replicas import count_replicas
@@ -114,7 +114,7 @@ class Recommender:
             await asyncio.sleep(_COUNT_SECONDS)
 
     async def _submit(self, ask: Ask, deadline: float) -> Recommendation:
-        ask.user.timeout_ms = ask.search.timeout_ms = int(_seconds_until(deadline) * 1000) or 1
+        ask.user.timeout_ms = ask.search.timeout_ms = int(seconds_until(deadline) * 1000) or 1
         return await self._batcher.submit(ask, deadline)
 
     async def _recommend_together(
@@ -128,8 +128,19 @@ class Recommender:
             for ask, user in zip(asks, users, strict=True)
             if isinstance(user, UserEmbedding)
         ]
-        found = iter(await self._search(embedded, deadline) if embedded else ())
+        found = iter(await self._search_or_fail(embedded, deadline))
         return [user if isinstance(user, RequestError) else next(found) for user in users]
+
+    async def _search_or_fail(
+        self, embedded: list[tuple[RetrieveMoviesRequest, UserEmbedding]], deadline: float
+    ) -> Sequence[Recommendation | RequestError]:
+        """The rest of the way for those embedded; what fails it is theirs, not of who failed before."""
+        if not embedded:
+            return []
+        try:
+            return await self._search(embedded, deadline)
+        except RequestError as error:
+            return [error] * len(embedded)
 
     async def _search(
         self, embedded: list[tuple[RetrieveMoviesRequest, UserEmbedding]], deadline: float
@@ -137,7 +148,7 @@ class Recommender:
         for search, user in embedded:
             search.embedding.CopyFrom(user)
         found = await self.retrieval.retrieve(
-            [search for search, _ in embedded], _seconds_until(deadline)
+            [search for search, _ in embedded], seconds_until(deadline)
         )
         checked = [
             movies if isinstance(movies, RequestError) else _check(search, movies)
@@ -145,28 +156,29 @@ class Recommender:
         ]
         texts = await self._texts_of(checked, deadline)
         return [
-            movies
-            if isinstance(movies, RequestError)
-            else Recommendation(user, movies, texts[movies.model_version])
+            movies if isinstance(movies, RequestError) else _join(user, movies, texts)
             for (_, user), movies in zip(embedded, checked, strict=True)
         ]
 
     async def _texts_of(
         self, found: Sequence[RetrieveMoviesResponse | RequestError], deadline: float
-    ) -> dict[str, Mapping[int, str]]:
-        """The JSON of every movie found, by model version."""
+    ) -> dict[str, Mapping[int, str] | RequestError]:
+        """The JSON of every movie found, by model version, or why there is none."""
         wanted: defaultdict[str, set[int]] = defaultdict(set)
         for movies in found:
             if isinstance(movies, RetrieveMoviesResponse):
                 wanted[movies.model_version].update(movies.movie_ids)
-        return {
-            version: await self._texts.of(version, movie_ids, _seconds_until(deadline))
-            for version, movie_ids in wanted.items()
-        }
+        texts: dict[str, Mapping[int, str] | RequestError] = {}
+        for version, movie_ids in wanted.items():
+            try:
+                texts[version] = await self._texts.of(version, movie_ids, deadline)
+            except RequestError as error:
+                texts[version] = error
+        return texts
 
     async def _shared_version(self, retrievable: Sequence[str], deadline: float) -> str:
         """The best of the versions that retrieval serves which the user tower serves too."""
-        seconds = _seconds_until(deadline)
+        seconds = seconds_until(deadline)
         embeddable = [model.model_version for model in (await self._user_tower.models(seconds)).models]
         for version in retrievable:
             if version in embeddable:
@@ -177,19 +189,25 @@ class Recommender:
         )
 
 
-def _seconds_until(deadline: float) -> float:
-    """By the event loop's clock; a thousandth at least, since 0 would mean no limit."""
-    return max(deadline - asyncio.get_running_loop().time(), 0.001)
-
-
 def _bytes_of(ask: Ask) -> int:
-    """What either message of a row comes to, at most: retrieval's will have the rated ids as well."""
+    """What a row comes to in the two calls, but for what the user tower adds: a few bytes a rating."""
     return ask.user.ByteSize() + ask.search.ByteSize()
 
 
 def _shared(indexes: Models, towers: Models) -> list[str]:
     embeddable = {model.model_version for model in towers.models}
     return [m.model_version for m in indexes.models if m.model_version in embeddable]
+
+
+def _join(
+    user: UserEmbedding,
+    movies: RetrieveMoviesResponse,
+    texts: Mapping[str, Mapping[int, str] | RequestError],
+) -> Recommendation | RequestError:
+    of_movies = texts[movies.model_version]
+    if isinstance(of_movies, RequestError):
+        return of_movies
+    return Recommendation(user, movies, of_movies)
 
 
 def _check(

@@ -19,7 +19,7 @@ async def count_replicas(target: str) -> int:
         found = await asyncio.get_running_loop().getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM
         )
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of what can be no name
         return 1
     families = [family for family, *_ in found]
     # A host may have an address of either kind: that makes it no second one.

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api import router
 from gateway.decoding import DECODER, RecommendationRequest
-from gateway.observer import Observer
+from gateway.observer import Observer, header
 from gateway.problems import respond_to
 from gateway.recommender import Recommender
 from gateway.translation import ask_of, json_of
@@ -42,26 +42,30 @@ class Shortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the application."""
-        if not _is_plain(scope):
+        if not (_is_plain(scope) and self._may_fit(scope)):
             await self._app(scope, receive, send)
             return
-        content, received = await self._read(receive)
-        request = _decode(content)
+        body, last = await self._read(receive)
+        whole = last["type"] == "http.request" and not last.get("more_body")
+        request = _decode(body) if whole and len(body) <= self._max_body_bytes else None
         if request is None:
-            await self._app(scope, _replay(received, receive), send)
+            await self._app(scope, _replay(body, last, receive), send)
             return
         scope["route"] = _ROUTE
         await Observer(_Answerer(self._app.state.recommender, request))(scope, receive, send)
 
-    async def _read(self, receive: Receive) -> tuple[bytes, list[Message]]:
-        """The body, and the messages it came in; empty where it is not whole, or too long."""
-        received = [await receive()]
-        size = len(received[0].get("body", b""))
-        while received[-1].get("more_body") and size <= self._max_body_bytes:
-            received.append(await receive())
-            size += len(received[-1].get("body", b""))
-        whole = received[-1]["type"] == "http.request" and size <= self._max_body_bytes
-        return b"".join([each["body"] for each in received]) if whole else b"", received
+    def _may_fit(self, scope: Scope) -> bool:
+        announced = header(scope, b"content-length")
+        return not announced.isdecimal() or int(announced) <= self._max_body_bytes
+
+    async def _read(self, receive: Receive) -> tuple[bytes, Message]:
+        """The body as far as it came, no further than is allowed, and the last message of it."""
+        body = bytearray()
+        message: Message = {"type": "http.request", "more_body": True}
+        while message.get("more_body") and len(body) <= self._max_body_bytes:
+            message = await receive()
+            body += message.get("body", b"")
+        return bytes(body), message
 
 
 def _is_plain(scope: Scope) -> bool:
@@ -70,21 +74,24 @@ def _is_plain(scope: Scope) -> bool:
         and scope["path"] == _PATH
         and scope["method"] == "POST"
         and not scope["query_string"]
-        and _JSON in scope["headers"]
+        and header(scope, b"content-type") == "application/json"
         # A browser's page is told whether it may read the answer: the application does.
         and not any(name == b"origin" for name, _ in scope["headers"])
     )
 
 
-def _decode(content: bytes) -> RecommendationRequest | None:
+def _decode(body: bytes) -> RecommendationRequest | None:
     try:
-        return DECODER.decode(content)
+        return DECODER.decode(body)
     except (MsgspecError, UnicodeDecodeError):
         return None
 
 
-def _replay(received: list[Message], receive: Receive) -> Receive:
-    messages = iter(received)
+def _replay(body: bytes, last: Message, receive: Receive) -> Receive:
+    """What was received, once more, and then what comes."""
+    left = last["type"] == "http.disconnect"
+    so_far = {"type": "http.request", "body": body, "more_body": left or last.get("more_body", False)}
+    messages = iter([so_far, last] if left else [so_far])
 
     async def again() -> Message:
         message = next(messages, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TextIO, cast
 
 import structlog
@@ -52,10 +53,15 @@ def set_up_logging(service: str, level: str) -> None:
 
 
 class _Stdout:
-    """Standard output, whatever that is at the time: loggers keep what they write to."""
+    """Standard output, whatever that is at the time: loggers keep what they write to.
+
+    A full disk, or a pipe that no one reads, takes no line: the request that it tells of goes on.
+    """
 
     def write(self, text: str) -> None:
-        sys.stdout.write(text)
+        with suppress(OSError, ValueError):
+            sys.stdout.write(text)
 
     def flush(self) -> None:
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()

@@ -50,11 +50,13 @@ def _refusal(host: str, port: int, error: OSError) -> SettingsError:
 
 
 def compute_in_one_thread() -> None:
-    """Have what NumPy computes stay in the thread that asks; to be called before NumPy is imported.
+    """Have what NumPy and FAISS compute stay in the thread that asks; to be called before their import.
 
     A service's batches are too small to be worth two: these only wait for each other, at twice the work.
+    FAISS has a setting of its own, but that holds for the thread which sets it.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def settle_heap() -> None:

@@ -70,6 +70,24 @@ def test_a_body_in_pieces(stack: Stack) -> None:
     assert answer.json() == httpx.post(url, json={"user_id": 1}).json()
 
 
+def test_of_two_media_types_the_first_counts(stack: Stack) -> None:
+    given = [("content-type", "text/plain"), ("content-type", "application/json")]
+    url = f"{stack.url}/v1/recommendations"
+    assert httpx.post(url, content=b'{"user_id":1}', headers=given).status_code == 415
+    assert httpx.post(url, content=b'{"user_id":1}', headers=given[::-1]).status_code == 200
+
+
+def test_a_body_announced_as_too_long_is_not_waited_for(stack: Stack) -> None:
+    host, port = stack.gateway.address.split(":")
+    head = (
+        "POST /v1/recommendations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        "content-length: 2000000\r\nexpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
 def test_it_counts_as_the_route_that_it_stands_for(stack: Stack) -> None:
     gateway = stack.gateway
     before = gateway.metric("twotower_requests_total", method=ROUTE, code="200")

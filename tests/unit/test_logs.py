@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,3 +112,13 @@ def test_setting_up_twice_does_not_double_the_lines(capsys: pytest.CaptureFixtur
     structlog.get_logger().info("once")
     (line,) = lines(capsys)
     assert line["service"] == "second"
+
+
+def test_a_full_disk_costs_the_line_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_up_logging("the service", "info")
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        structlog.get_logger().info("lost")
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()

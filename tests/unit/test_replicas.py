@@ -22,6 +22,8 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
         ("dns:///[::1]:50051", 1),
         ("dns:///no-such-host.invalid:50051", 1),
         ("dns:///:50051", 1),
+        ("dns:///a..b:50051", 1),
+        (f"dns:///{'a' * 64}:50051", 1),
     ],
 )
 def test_what_a_target_tells(target: str, count: int) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -199,7 +199,7 @@ class Catalogue:
         self.distorted: dict[str, Any] = {}
 
     async def ask(self, movie_ids: list[int], version: str, seconds: float) -> rpc.GetMoviesResponse:
-        assert seconds == 1.0
+        assert 0 < seconds <= 100
         self.asked.append(movie_ids)
         movies = [rpc.Movie(movie_id=movie_id, title=f"of {version}") for movie_id in movie_ids]
         answer: dict[str, Any] = {"movies": movies, "model_version": version, **self.distorted}
@@ -207,7 +207,10 @@ class Catalogue:
 
 
 def texts_of(texts: MovieTexts, version: str, movie_ids: Sequence[int]) -> list[str]:
-    found = asyncio.run(texts.of(version, movie_ids, 1.0))
+    async def find() -> Mapping[int, str]:
+        return await texts.of(version, movie_ids, asyncio.get_running_loop().time() + 100)
+
+    found = asyncio.run(find())
     return [json.loads(found[movie_id] + "}")["title"] for movie_id in movie_ids]
 
 
