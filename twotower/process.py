@@ -97,4 +97,6 @@ def run(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, OperationError):
             sys.exit(f"error: {error}")
         raise
+    finally:
+        gc.unfreeze()  # so that the interpreter takes itself apart as ever
     sys.exit(0)
