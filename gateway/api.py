@@ -73,7 +73,7 @@ async def recommend(
     strict: Strict = False,
 ) -> Response:
     """Recommend movies to a user given by id, by ratings or by features."""
-    return answer(await _recommend(service, body, strict=strict))
+    return _answer(await _recommend(service, body, strict=strict))
 
 
 @router.get(
@@ -92,7 +92,7 @@ async def recommend_known(
 ) -> Response:
     """Recommend movies to a user of the training data."""
     body = schemas.RecommendationRequest(user_id=user_id, k=k)
-    return answer(await _recommend(service, body, strict=strict))
+    return _answer(await _recommend(service, body, strict=strict))
 
 
 @router.post(
@@ -195,7 +195,7 @@ async def _recommend_or_problem(service: Recommender, request: object, *, strict
     return problem.model_dump_json().encode()
 
 
-def answer(recommendation: Recommendation) -> Response:
+def _answer(recommendation: Recommendation) -> Response:
     """A recommendation as HTTP has it."""
     return Response(json_of(recommendation), media_type="application/json")
 
