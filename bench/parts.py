@@ -97,8 +97,7 @@ def _searching(model: Model, users: Sequence[RecommendationRequest]) -> list[Par
     embedded = model.embedder.embed([model.profile_of(user) for user in users])
     free = [Query(user.retrieval, user.rating, 10) for user in embedded]
     excluding = [
-        Query(user.retrieval, user.rating, 10, rated_movie_ids=user.rated_movie_ids.tolist())
-        for user in embedded
+        Query(user.retrieval, user.rating, 10, rated_movie_ids=user.rated_movie_ids) for user in embedded
     ]
     return [
         Part(

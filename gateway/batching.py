@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from twotower.errors import DeadlineExceeded, RequestError
@@ -60,19 +61,18 @@ class Batcher(Generic[Request, Answer]):
         self.in_flight = in_flight
         """May change at any time."""
         self._waiting: deque[_Row[Request, Answer]] = deque()
-        self._unanswered: set[_Row[Request, Answer]] = set()
-        self._away: set[asyncio.Task[None]] = set()
+        self._away: dict[asyncio.Task[None], list[_Row[Request, Answer]]] = {}
         self._dispatching = self._watching = False
 
-    async def submit(self, request: Request, deadline: float) -> Answer:
-        """Send a request with others, and return its own answer; raises its own error.
+    def submit(self, request: Request, deadline: float) -> asyncio.Future[Answer]:
+        """Send a request with others; the future is its own answer, or its own error.
 
-        `deadline` is by the event loop's clock; past it, DeadlineExceeded.
+        `deadline` is by the event loop's clock; past it, DeadlineExceeded. Who cancels the future wants
+        no answer any longer.
         """
         loop = asyncio.get_running_loop()
         row: _Row[Request, Answer] = _Row(request, deadline, loop.create_future())
         self._waiting.append(row)
-        self._unanswered.add(row)
         if not self._dispatching:
             # After this round of the loop, so that requests read in the same round go together.
             self._dispatching = True
@@ -81,18 +81,14 @@ class Batcher(Generic[Request, Answer]):
             # One look at all now and then costs less than a timer for each.
             self._watching = True
             loop.call_later(_PATIENCE, self._expire)
-        try:
-            return await row.answered
-        finally:
-            self._unanswered.discard(row)
+        return row.answered
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for row in self._unanswered:
-            if row.deadline <= now and not row.answered.done():
-                row.answered.set_exception(DeadlineExceeded(f"{self._name} did not answer in time"))
-        self._watching = bool(self._unanswered)
+        for row in chain(self._waiting, *self._away.values()):
+            self._is_wanted(row, now)
+        self._watching = bool(self._waiting or self._away)
         if self._watching:
             loop.call_later(_PATIENCE, self._expire)
 
@@ -104,7 +100,7 @@ class Batcher(Generic[Request, Answer]):
             if rows:
                 # A context of its own: the batch is of no one request, the one that set it off least.
                 task = loop.create_task(self._deliver(rows), context=Context())
-                self._away.add(task)
+                self._away[task] = rows
                 task.add_done_callback(self._return)
 
     def _next_rows(self, now: float) -> list[_Row[Request, Answer]]:
@@ -113,7 +109,7 @@ class Batcher(Generic[Request, Answer]):
         left = self._max_bytes
         while self._waiting and len(rows) < self._max_rows:
             row = self._waiting[0]
-            if row.deadline > now and not row.answered.done():
+            if self._is_wanted(row, now):
                 left -= self._size(row.request)
                 if rows and left < 0:
                     break
@@ -121,8 +117,14 @@ class Batcher(Generic[Request, Answer]):
             self._waiting.popleft()
         return rows
 
+    def _is_wanted(self, row: _Row[Request, Answer], now: float) -> bool:
+        """Whether somebody waits for an answer; whoever has waited too long is told so."""
+        if not row.answered.done() and row.deadline <= now:
+            row.answered.set_exception(DeadlineExceeded(f"{self._name} did not answer in time"))
+        return not row.answered.done()
+
     def _return(self, task: asyncio.Task[None]) -> None:
-        self._away.discard(task)
+        del self._away[task]
         self._dispatch()
 
     async def _deliver(self, rows: list[_Row[Request, Answer]]) -> None:

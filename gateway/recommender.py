@@ -81,12 +81,28 @@ class Recommender:
 
         Raises RequestError: of the request itself, or where the services cannot answer in time.
         """
-        deadline = asyncio.get_running_loop().time() + self.timeout
+        deadline = self.deadline()
         try:
-            return await self._submit(ask, deadline)
+            return await self.submit(ask, deadline)
         except ModelNotServed as refusal:
-            ask.user.model_version = await self._shared_version(refusal.served, deadline)
-            return await self._submit(ask, deadline)
+            return await self.submit_again(ask, refusal, deadline)
+
+    def deadline(self) -> float:
+        """Until when a request that comes now is to be answered, by the event loop's clock."""
+        return asyncio.get_running_loop().time() + self.timeout
+
+    def submit(self, ask: Ask, deadline: float) -> asyncio.Future[Recommendation]:
+        """Embed the user and find movies, by whichever model the user tower prefers.
+
+        Fails with RequestError; ModelNotServed where retrieval does not serve that model.
+        """
+        ask.user.timeout_ms = ask.search.timeout_ms = int(seconds_until(deadline) * 1000) or 1
+        return self._batcher.submit(ask, deadline)
+
+    async def submit_again(self, ask: Ask, refusal: ModelNotServed, deadline: float) -> Recommendation:
+        """The same by a model that both services serve. Raises RequestError."""
+        ask.user.model_version = await self._shared_version(refusal.served, deadline)
+        return await self.submit(ask, deadline)
 
     async def readiness(self) -> Readiness:
         """Whether both services can be reached and share a loaded model."""
@@ -112,10 +128,6 @@ class Recommender:
             towers = await count_replicas(self._settings.user_tower)
             self._batcher.in_flight = towers + await count_replicas(self._settings.retrieval)
             await asyncio.sleep(_COUNT_SECONDS)
-
-    async def _submit(self, ask: Ask, deadline: float) -> Recommendation:
-        ask.user.timeout_ms = ask.search.timeout_ms = int(seconds_until(deadline) * 1000) or 1
-        return await self._batcher.submit(ask, deadline)
 
     async def _recommend_together(
         self, asks: list[Ask], seconds: float

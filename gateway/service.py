@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import signal
+from functools import partial
 from importlib.metadata import version
+from typing import cast
 
 import structlog
 import uvicorn
@@ -24,9 +27,11 @@ def serve(settings: GatewaySettings) -> None:
     """Serve until told to stop. Raises SettingsError where the port is taken."""
     set_up_logging("gateway", settings.log_level)
     with listen(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        protocol = partial(HttpProtocol, shortcut=Shortcut(app, settings.max_body_bytes))
         config = uvicorn.Config(
-            Shortcut(create_app(settings), settings.max_body_bytes),
-            http=HttpProtocol,
+            app,
+            http=cast("type[asyncio.Protocol]", protocol),
             proxy_headers=False,  # who a request came from is told nowhere
             log_config=None,  # its lines go where all others go
             access_log=False,  # the application writes one line a request itself

@@ -23,7 +23,11 @@ Request = schemas.RecommendationRequest | decoding.RecommendationRequest
 def ask_of(request: Request, *, strict: bool, request_id: str) -> Ask:
     """What to ask both services."""
     user = user_tower.EmbedUserRequest(
-        user_id=request.user_id, strict=strict, as_of=request.as_of, request_id=request_id
+        user_id=request.user_id,
+        strict=strict,
+        as_of=request.as_of,
+        as_arrays=True,
+        request_id=request_id,
     )
     if request.ratings is not None:
         _add_ratings(user, request.ratings)

@@ -9,13 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from twotower.arrays import Bools, Ints
+from twotower.arrays import Bools
 from twotower.errors import InvalidRequest
 from twotower.tables import Catalogue
 
 MAX_GENRES: Final = 100
-_SPARSEST: Final = 64
-"""How many times more ids than movies a table of rows may have; to seek an id takes 40 times as long."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ NO_FILTER: Final = Filter()
 
 
 class MovieFinder:
-    """Finds rows of a catalogue by filter, by id and by title."""
+    """Finds rows of a catalogue by filter and by title."""
 
     def __init__(self, catalogue: Catalogue, genres: Sequence[str]) -> None:
         """`genres`: the genre vocabulary."""
@@ -52,7 +50,6 @@ class MovieFinder:
         self._column = {genre: column for column, genre in enumerate(genres)}
         self._genres = catalogue.genre_matrix(genres)
         self._titles = [_fold(title) for title in catalogue.titles]
-        self._rows = _Rows(catalogue.movie_ids)
 
     def check(self, condition: Filter) -> None:
         """Raise InvalidRequest for an unknown genre, too many, or a year_min above year_max."""
@@ -79,10 +76,6 @@ class MovieFinder:
         if condition.year_max is not None:
             passing &= years <= condition.year_max
         return passing
-
-    def rows_of(self, movie_ids: Ints) -> Ints:
-        """The rows, int64 (n,), of movies (n,); -1 for those that the catalogue has not."""
-        return self._rows.of(movie_ids)
 
     def titled(self, title: str, limit: int) -> list[int]:
         """The rows whose title has all the words of `title`, the closest first.
@@ -114,26 +107,6 @@ class MovieFinder:
                     f"{path}[{place}]: no such genre as {genre!r}, the genres are {known}",
                     field=f"{path}[{place}]",
                 )
-
-
-class _Rows:
-    """Rows by movie id: read off a table, where ids leave no great gaps, or else sought among them."""
-
-    def __init__(self, movie_ids: Ints) -> None:
-        """`movie_ids`: ascending."""
-        self._movie_ids = movie_ids
-        self._table: Ints | None = None
-        if movie_ids[-1] < _SPARSEST * len(movie_ids):
-            # One place more at either end, for what lies beyond.
-            self._table = np.full(movie_ids[-1] + 3, -1, dtype=np.int64)
-            self._table[movie_ids + 1] = np.arange(len(movie_ids))
-
-    def of(self, movie_ids: Ints) -> Ints:
-        """The rows of movies, int64 (n,); -1 for those there are none of."""
-        if self._table is not None:
-            return self._table.take(movie_ids + 1, mode="clip")
-        rows = np.searchsorted(self._movie_ids[:-1], movie_ids)
-        return np.where(self._movie_ids[rows] == movie_ids, rows, -1)
 
 
 def _distance(title: str, sought: str) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter, MovieFinder
 from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
-from twotower.arrays import Embeddings, Floats
+from twotower.arrays import Embeddings, Floats, Ints
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
 from twotower.manifest import Manifest
@@ -35,7 +35,7 @@ class Query:
     k: int
     excluded_movie_ids: Sequence[int] = ()
     filter: Filter = NO_FILTER
-    rated_movie_ids: Sequence[int] = ()
+    rated_movie_ids: Sequence[int] | Ints = ()
 
 
 class Scarcity(NamedTuple):
@@ -124,7 +124,7 @@ class Retriever:
     def similar(self, movie_id: int, k: int) -> Found:
         """The k movies nearest to a movie. Raises MovieNotFound, InvalidRequest."""
         _check_k(k)
-        row = self.catalogue.row_of.get(movie_id)
+        row = self.catalogue.row_of(movie_id)
         if row is None:
             raise MovieNotFound(f"movie_id: {movie_id} is not a movie of this model", field="movie_id")
         embedding = self._embeddings[row]
@@ -143,11 +143,11 @@ class Retriever:
     def _excluded_rows(self, queries: Sequence[Query]) -> list[Rows]:
         """The rows of what each query excludes, and the catalogue has, looked up at once."""
         listed = [
-            np.array(movie_ids, dtype=np.int64)
+            np.asarray(movie_ids, dtype=np.int64)
             for query in queries
             for movie_ids in (query.rated_movie_ids, query.excluded_movie_ids)
         ]
-        rows = self.finder.rows_of(np.concatenate(listed))
+        rows = self.catalogue.rows_of(np.concatenate(listed))
         known = rows >= 0
         counts = np.cumsum(known)
         ends = np.cumsum([len(movie_ids) for movie_ids in listed])[1::2]

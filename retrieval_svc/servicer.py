@@ -10,12 +10,14 @@ import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
+from twotower.arrays import FLOAT32, INT64, Embeddings, Ints, array_of
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
 from twotower.metrics import stage
 from twotower.models import ModelPool
 from twotower.tables import Catalogue
+from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import retrieval_pb2 as rpc
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceServicer
 
@@ -28,6 +30,14 @@ class _Search(NamedTuple):
 
     query: Query
     ids_only: bool
+
+
+class _User(NamedTuple):
+    """An embedding: float32 (dim,), float32 (dim,) or (0,), and the ids of movies."""
+
+    retrieval: Embeddings
+    rating: Embeddings
+    rated_movie_ids: Sequence[int] | Ints
 
 
 class RetrievalServicer(RetrievalServiceServicer):
@@ -83,14 +93,11 @@ class RetrievalServicer(RetrievalServiceServicer):
                 field="movie_ids",
             )
         retriever = self._models.get(request.model_version)
-        row_of = retriever.catalogue.row_of
+        movie_ids = np.array(request.movie_ids, dtype=np.int64)
+        rows = retriever.catalogue.rows_of(movie_ids)
         return rpc.GetMoviesResponse(
-            movies=[
-                _movie(retriever.catalogue, row_of[movie_id])
-                for movie_id in request.movie_ids
-                if movie_id in row_of
-            ],
-            missing_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id not in row_of],
+            movies=[_movie(retriever.catalogue, row) for row in rows[rows >= 0].tolist()],
+            missing_movie_ids=movie_ids[rows < 0].tolist(),
             model_version=retriever.model_version,
         )
 
@@ -136,15 +143,32 @@ class RetrievalServicer(RetrievalServiceServicer):
 
 
 def _query(row: rpc.RetrieveMoviesRequest) -> Query:
-    retrieval = np.array(row.embedding.retrieval, dtype=np.float32)
-    rating = np.array(row.embedding.rating, dtype=np.float32)
+    user = _user(row.embedding)
     return Query(
-        retrieval=retrieval,
-        rating=rating if rating.size else None,
+        retrieval=user.retrieval,
+        rating=user.rating if user.rating.size else None,
         k=row.k,
         excluded_movie_ids=row.exclude_movie_ids,
-        rated_movie_ids=row.embedding.rated_movie_ids if row.exclude_rated else (),
+        rated_movie_ids=user.rated_movie_ids if row.exclude_rated else (),
         filter=_filter(row.filter) if row.HasField("filter") else NO_FILTER,
+    )
+
+
+def _user(embedding: pb.UserEmbedding) -> _User:
+    """The embedding, in whichever form it is given."""
+    if not embedding.HasField("arrays"):
+        return _User(
+            np.array(embedding.retrieval, dtype=np.float32),
+            np.array(embedding.rating, dtype=np.float32),
+            embedding.rated_movie_ids,
+        )
+    if embedding.retrieval or embedding.rating or embedding.rated_movie_ids:
+        raise InvalidRequest("embedding.arrays: goes not with lists", field="embedding.arrays")
+    arrays = embedding.arrays
+    return _User(
+        array_of("embedding.arrays.retrieval", arrays.retrieval, FLOAT32),
+        array_of("embedding.arrays.rating", arrays.rating, FLOAT32),
+        array_of("embedding.arrays.rated_movie_ids", arrays.rated_movie_ids, INT64),
     )
 
 

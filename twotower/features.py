@@ -26,7 +26,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from twotower.arrays import Bools, FeatureRows, Floats
 from twotower.factors import MovieFactors
-from twotower.histories import Histories, segment_sums, weighted_ridge, weighted_rows
+from twotower.histories import (
+    Histories,
+    segment_products,
+    segment_sums,
+    weighted_ridge,
+    weighted_rows,
+)
 from twotower.projection import SoftmaxProjection
 from twotower.statistics import MovieSums, UserStatistics, UserSums, ratio
 
@@ -129,7 +135,7 @@ class HistorySpec(HistoryRules):
         likes = (histories.ratings >= self.liked) * self.genres.weights(histories.ages)
         belongs = genres[histories.movie_rows].astype(np.float64)
         total = segment_sums(likes, histories.offsets)[:, None]
-        sums = segment_sums(belongs * likes[:, None], histories.offsets)
+        sums = segment_products(histories.offsets, likes[None, :], belongs)[:, 0]
         return np.where(
             total > 0, sums / np.maximum(total, _CONSTANT) - np.array(self.usual_shares), 0.0
         )

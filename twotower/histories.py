@@ -93,6 +93,17 @@ def segment_sums(values: Floats, offsets: Ints) -> Floats:
     return sums
 
 
+def segment_products(offsets: Ints, weights: Floats, design: Floats) -> Floats:
+    """Sums of a design's rows over each segment, under each of k weights: (n, k, columns).
+
+    weights: (k, rows). design: (rows, columns).
+    """
+    sums = np.empty((len(offsets) - 1, len(weights), design.shape[1]))
+    for segment, (start, stop) in enumerate(pairwise(offsets.tolist())):
+        np.matmul(weights[:, start:stop], design[start:stop], out=sums[segment])
+    return sums
+
+
 def weighted_rows(offsets: Ints, weights: Floats, rows: Ints, table: FeatureRows) -> FeatureRows:
     """Weighted sums of a table's rows over each segment: float32 (n, columns).
 

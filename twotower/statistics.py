@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from twotower.arrays import Bools, Floats, Ints
-from twotower.histories import Histories, segment_sums
+from twotower.histories import Histories, segment_products, segment_sums
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,17 @@ class UserSums:
     @classmethod
     def of(cls, histories: Histories, genres: Bools) -> Self:
         """Sum each user's ratings. `genres`: bool (movies, genres) of the catalogue."""
-        belongs = genres[histories.movie_rows].astype(np.float64)
+        ratings = histories.ratings
+        of_genres = segment_products(
+            histories.offsets,
+            np.stack([np.ones_like(ratings), ratings]),
+            genres[histories.movie_rows].astype(np.float64),
+        )
         return cls(
             count=histories.counts.astype(np.float64),
-            total=segment_sums(histories.ratings, histories.offsets),
-            genre_count=segment_sums(belongs, histories.offsets),
-            genre_total=segment_sums(belongs * histories.ratings[:, None], histories.offsets),
+            total=segment_sums(ratings, histories.offsets),
+            genre_count=of_genres[:, 0],
+            genre_total=of_genres[:, 1],
         )
 
     def leaving_out(self, users: Ints, ratings: Floats, movie_genres: Bools) -> Self:

@@ -15,6 +15,7 @@ from twotower.arrays import Bools, Floats, Ints
 from twotower.errors import BundleError
 from twotower.features import genre_matrix
 from twotower.histories import Histories
+from twotower.lookup import RowsById
 from twotower.npz import read_arrays, write_arrays
 
 _COLUMNS = ["movie_id", "title", "year", "genres", "rating_count", "mean_rating"]
@@ -43,10 +44,18 @@ class Catalogue:
         """Which movie has which genre: bool (movies, genres), columns as in `vocabulary`."""
         return genre_matrix(self.genres, vocabulary)
 
+    def rows_of(self, movie_ids: Ints) -> Ints:
+        """The rows, int64 (n,), of movies (n,); -1 for those that the catalogue has not."""
+        return self._rows.of(movie_ids)
+
+    def row_of(self, movie_id: int) -> int | None:
+        """The row of a movie, or None."""
+        row = int(self.rows_of(np.array([movie_id]))[0])
+        return None if row < 0 else row
+
     @cached_property
-    def row_of(self) -> dict[int, int]:
-        """Row by movie id."""
-        return {movie_id: row for row, movie_id in enumerate(self.movie_ids.tolist())}
+    def _rows(self) -> RowsById:
+        return RowsById(self.movie_ids)
 
     def write(self) -> bytes:
         """The table as CSV, UTF-8."""

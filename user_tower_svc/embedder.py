@@ -46,9 +46,10 @@ class Profile(NamedTuple):
     """What is known of one user: ratings, oldest first, or `described`, aggregates in their place.
 
     movie_rows: int64 (n,), row numbers of the catalogue. ratings: float (n,). times: int64 (n,), when
-    they were given, to be seen as of `as_of`; by any clock, if only the order is known. settled: the id
-    of a known user who has been away for so long that time changes nothing any more. embedded: what
-    comes out, where that is known from before; nothing else is then needed.
+    they were given, to be seen as of `as_of`; by any clock, if only the order is known. rated_movie_ids:
+    int64 (n,), of the same movies, ascending. settled: the id of a known user who has been away for so
+    long that time changes nothing any more. embedded: what comes out, where that is known from before;
+    nothing else is then needed.
     """
 
     strategy: pb.Strategy.ValueType
@@ -56,6 +57,7 @@ class Profile(NamedTuple):
     ratings: npt.NDArray[np.floating] = np.empty(0)
     times: Ints = _NONE
     as_of: int = 0
+    rated_movie_ids: Ints = _NONE
     ignored_count: int = 0
     described: UserStatistics | None = None
     settled: int | None = None
@@ -72,7 +74,7 @@ class UserEmbedder:
         low, high = bundle.features.rating_scale
         self._scale = np.float32(low), np.float32(high)
         self._encoder = bundle.encoder()
-        self._movie_ids = bundle.catalogue.movie_ids
+        self._rows_of = bundle.catalogue.rows_of
         self._histories = bundle.histories
         self._golden = bundle.golden
         self._settled: dict[int, EmbeddedUser] = {}
@@ -117,7 +119,14 @@ class UserEmbedder:
         movie_ids: int64 (n,). ratings: float32 (n,). timestamps: int64 (n,), or None, and the ratings
         come oldest first. Raises InvalidRequest naming the first rating that is not allowed.
         """
-        self._check_ratings(movie_ids, ratings)
+        if len(ratings) > MAX_RATINGS:
+            raise InvalidRequest(
+                f"ratings: {len(ratings)} ratings, allowed are {MAX_RATINGS}", field="ratings"
+            )
+        if not len(ratings):
+            return self.cold_start()
+        self._check_ratings(ratings)
+        _check_movies(movie_ids)
         return self._rated(movie_ids, ratings, timestamps, as_of, pb.STRATEGY_INLINE_RATINGS)
 
     def described(self, count: int, mean: float, genre_means: Mapping[str, float]) -> Profile:
@@ -170,7 +179,7 @@ class UserEmbedder:
             EmbeddedUser(
                 retrieval[user],
                 None if rating is None else rating[user],
-                np.sort(self._movie_ids[profile.movie_rows]),
+                profile.rated_movie_ids,
                 profile.ignored_count,
                 profile.strategy,
             )
@@ -203,12 +212,11 @@ class UserEmbedder:
         as_of: int,
         strategy: pb.Strategy.ValueType,
     ) -> Profile:
-        rows = self._movie_ids.searchsorted(movie_ids)
-        rows[rows == len(self._movie_ids)] = 0
-        known = self._movie_ids[rows] == movie_ids
+        rows = self._rows_of(movie_ids)
+        known = rows >= 0
         ignored_count = len(rows) - int(np.count_nonzero(known))
         if ignored_count:
-            rows, ratings = rows[known], ratings[known]
+            rows, movie_ids, ratings = rows[known], movie_ids[known], ratings[known]
             timestamps = None if timestamps is None else timestamps[known]
         if not len(rows):
             return self.cold_start(ignored_count)
@@ -218,36 +226,33 @@ class UserEmbedder:
         else:
             order = timestamps.argsort(kind="stable")
             rows, ratings, times = rows[order], ratings[order], timestamps[order]
-        return Profile(strategy, rows, ratings, times, as_of, ignored_count)
+        return Profile(strategy, rows, ratings, times, as_of, np.sort(movie_ids), ignored_count)
 
-    def _check_ratings(self, movie_ids: Ints, ratings: npt.NDArray[np.float32]) -> None:
-        if len(ratings) > MAX_RATINGS:
-            raise InvalidRequest(
-                f"ratings: {len(ratings)} ratings, allowed are {MAX_RATINGS}", field="ratings"
-            )
-        if not len(ratings):
-            return
+    def _check_ratings(self, ratings: npt.NDArray[np.float32]) -> None:
         low, high = self._scale
         if not low <= ratings.min() <= ratings.max() <= high:  # neither is NaN then
             place = int(np.argmin((ratings >= low) & (ratings <= high)))
             self._check_scale(f"ratings[{place}].rating", float(ratings[place]))
-        in_order = np.sort(movie_ids)
-        if in_order[0] < 0:
-            place = int(np.argmax(movie_ids < 0))
-            path = f"ratings[{place}].movie_id"
-            raise InvalidRequest(f"{path}: {movie_ids[place]}, allowed is 0 or more", field=path)
-        repeated = in_order[1:] == in_order[:-1]
-        if repeated.any():
-            movie_id = in_order[repeated.argmax()]
-            place = int(np.flatnonzero(movie_ids == movie_id)[1])
-            path = f"ratings[{place}].movie_id"
-            raise InvalidRequest(f"{path}: movie {movie_id} is rated twice", field=path)
 
     def _check_scale(self, path: str, rating: float) -> None:
         low, high = self._scale
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
             raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)
+
+
+def _check_movies(movie_ids: Ints) -> None:
+    in_order = np.sort(movie_ids)
+    if in_order[0] < 0:
+        place = int(np.argmax(movie_ids < 0))
+        path = f"ratings[{place}].movie_id"
+        raise InvalidRequest(f"{path}: {movie_ids[place]}, allowed is 0 or more", field=path)
+    repeated = in_order[1:] == in_order[:-1]
+    if repeated.any():
+        movie_id = in_order[repeated.argmax()]
+        place = int(np.flatnonzero(movie_ids == movie_id)[1])
+        path = f"ratings[{place}].movie_id"
+        raise InvalidRequest(f"{path}: movie {movie_id} is rated twice", field=path)
 
 
 def histories_of(profiles: Sequence[Profile]) -> Histories:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import grpc
 import numpy as np
 import numpy.typing as npt
 
-from twotower.arrays import Ints
+from twotower.arrays import FLOAT32, INT64, Ints, array_of, bytes_of
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
@@ -21,9 +21,6 @@ from twotower.v1 import user_tower_pb2 as rpc
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceServicer
 from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
 
-_INT64: Final = np.dtype("<i8")
-_FLOAT32: Final = np.dtype("<f4")
-
 
 class Ratings(NamedTuple):
     """One user's ratings: int64 (n,), float32 (n,), and int64 (n,) or None, as `UserEmbedder.rated`."""
@@ -31,6 +28,13 @@ class Ratings(NamedTuple):
     movie_ids: Ints
     ratings: npt.NDArray[np.float32]
     timestamps: Ints | None
+
+
+class _Ask(NamedTuple):
+    """Who is to be embedded, and whether the answer is to have arrays."""
+
+    profile: Profile
+    as_arrays: bool
 
 
 class UserTowerServicer(UserTowerServiceServicer):
@@ -71,9 +75,9 @@ class UserTowerServicer(UserTowerServiceServicer):
     def _embed(self, rows: Sequence[rpc.EmbedUserRequest]) -> list[pb.UserEmbedding | RequestError]:
         return answer_rows(rows, prepare=self._prepare, compute=_compute)
 
-    def _prepare(self, row: rpc.EmbedUserRequest) -> tuple[UserEmbedder, Profile]:
+    def _prepare(self, row: rpc.EmbedUserRequest) -> tuple[UserEmbedder, _Ask]:
         embedder = self._models.get(row.model_version)
-        return embedder, _profile(embedder, row)
+        return embedder, _Ask(_profile(embedder, row), row.as_arrays)
 
 
 def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
@@ -112,13 +116,13 @@ def _ratings(row: rpc.EmbedUserRequest) -> Ratings | None:
 
 
 def _read_arrays(arrays: rpc.RatingArrays) -> Ratings:
-    movie_ids = _read_array("movie_ids", arrays.movie_ids, _INT64)
-    ratings = _read_array("ratings", arrays.ratings, _FLOAT32)
+    movie_ids = array_of("rating_arrays.movie_ids", arrays.movie_ids, INT64)
+    ratings = array_of("rating_arrays.ratings", arrays.ratings, FLOAT32)
     if len(ratings) != len(movie_ids):
         raise _unequal("ratings", len(ratings), len(movie_ids))
     if not arrays.timestamps:
         return Ratings(movie_ids, ratings, None)
-    timestamps = _read_array("timestamps", arrays.timestamps, _INT64)
+    timestamps = array_of("rating_arrays.timestamps", arrays.timestamps, INT64)
     if len(timestamps) != len(movie_ids):
         raise _unequal("timestamps", len(timestamps), len(movie_ids))
     _check_timestamps(timestamps)
@@ -128,15 +132,6 @@ def _read_arrays(arrays: rpc.RatingArrays) -> Ratings:
 def _unequal(name: str, count: int, movies: int) -> InvalidRequest:
     path = f"rating_arrays.{name}"
     return InvalidRequest(f"{path}: has {count}, movie_ids has {movies}", field=path)
-
-
-def _read_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if len(content) % dtype.itemsize:
-        path = f"rating_arrays.{name}"
-        raise InvalidRequest(
-            f"{path}: has {len(content)} bytes, allowed are multiples of {dtype.itemsize}", field=path
-        )
-    return np.frombuffer(content, dtype)
 
 
 def _timestamps(ratings: Sequence[pb.Rating]) -> Ints | None:
@@ -158,18 +153,26 @@ def _check_timestamps(timestamps: Ints) -> None:
         raise InvalidRequest(f"{path}: {timestamps[place]}, allowed is 0 or more", field=path)
 
 
-def _compute(embedder: UserEmbedder, profiles: list[Profile]) -> list[pb.UserEmbedding]:
+def _compute(embedder: UserEmbedder, asks: list[_Ask]) -> list[pb.UserEmbedding]:
     with stage("embed"):
-        embedded = embedder.embed(profiles)
-    return [_to_proto(user, embedder.model_version) for user in embedded]
+        embedded = embedder.embed([ask.profile for ask in asks])
+    return [
+        _to_proto(user, embedder.model_version, as_arrays=ask.as_arrays)
+        for ask, user in zip(asks, embedded, strict=True)
+    ]
 
 
-def _to_proto(user: EmbeddedUser, model_version: str) -> pb.UserEmbedding:
-    return pb.UserEmbedding(
-        retrieval=user.retrieval.tolist(),
-        rating=None if user.rating is None else user.rating.tolist(),
-        model_version=model_version,
-        rated_movie_ids=user.rated_movie_ids.tolist(),
-        ignored_count=user.ignored_count,
-        strategy=user.strategy,
+def _to_proto(user: EmbeddedUser, model_version: str, *, as_arrays: bool) -> pb.UserEmbedding:
+    embedding = pb.UserEmbedding(
+        model_version=model_version, ignored_count=user.ignored_count, strategy=user.strategy
     )
+    if as_arrays:
+        embedding.arrays.retrieval = bytes_of(user.retrieval, FLOAT32)
+        embedding.arrays.rating = b"" if user.rating is None else bytes_of(user.rating, FLOAT32)
+        embedding.arrays.rated_movie_ids = bytes_of(user.rated_movie_ids, INT64)
+        return embedding
+    embedding.retrieval.extend(user.retrieval.tolist())
+    if user.rating is not None:
+        embedding.rating.extend(user.rating.tolist())
+    embedding.rated_movie_ids.extend(user.rated_movie_ids.tolist())
+    return embedding

@@ -51,9 +51,7 @@ class Model:
         """The answer, as the gateway's."""
         profile = self.profile_of(request)
         (user,) = self.embedder.embed([profile])
-        query = Query(
-            user.retrieval, user.rating, request.k, rated_movie_ids=user.rated_movie_ids.tolist()
-        )
+        query = Query(user.retrieval, user.rating, request.k, rated_movie_ids=user.rated_movie_ids)
         (found,) = self.retriever.retrieve([query])
         return self.describe(profile, found.hits.rows, found.hits.scores, found.predicted_ratings)
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.batching import Batcher
 from twotower.errors import BadAnswer, DeadlineExceeded, InvalidRequest, RequestError, Unavailable
 
-Task = asyncio.Task[str]
+Task = asyncio.Future[str]
 
 
 class Service:
@@ -61,7 +61,7 @@ class Desk:
 
     def ask(self, request: str, seconds: float = 5.0) -> Task:
         deadline = asyncio.get_running_loop().time() + seconds
-        return asyncio.create_task(self.batcher.submit(request, deadline))
+        return self.batcher.submit(request, deadline)
 
     async def ask_one_by_one(self, *requests: str) -> list[Task]:
         """Each in a round of the loop of its own."""

@@ -233,7 +233,7 @@ def test_golden_requests_are_answered_as_recorded(retriever: Retriever) -> None:
 
 def test_golden_requests_notice_a_changed_embedding(tmp_path: Path) -> None:
     (first, *_) = BUNDLE.golden[0].top_movie_ids
-    row = BUNDLE.catalogue.row_of[first]
+    row = BUNDLE.catalogue.row_of(first)
     embeddings = BUNDLE.item_embeddings.copy()
     embeddings[row] = -embeddings[row]
     with pytest.raises(BundleError, match="golden request of user 3: found movies"):

@@ -98,8 +98,8 @@ def test_genre_matrix_follows_the_vocabulary() -> None:
 
 
 def test_rows_by_id() -> None:
-    assert [CATALOGUE.row_of[movie_id] for movie_id, *_ in MOVIES] == list(range(len(MOVIES)))
-    assert 3 not in CATALOGUE.row_of
+    assert [CATALOGUE.row_of(movie_id) for movie_id, *_ in MOVIES] == list(range(len(MOVIES)))
+    assert CATALOGUE.row_of(3) is None
 
 
 @pytest.mark.parametrize(
