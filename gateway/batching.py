@@ -18,6 +18,9 @@ Answer = TypeVar("Answer")
 _PATIENCE: Final = 0.01
 """Seconds between looks for requests past their deadlines."""
 
+_GATHERING: Final = 0.25
+"""How long those just answered are waited for, as a share of the time that their batch took."""
+
 Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError]]]
 """Sends requests as one batch, within so many seconds; answers or errors come back in their order."""
 
@@ -34,12 +37,19 @@ class _Row(Generic[Request, Answer]):
     answered: asyncio.Future[Answer]
 
 
-class Batcher(Generic[Request, Answer]):
-    """Sends requests in batches without ever waiting for one to fill.
+@dataclass(frozen=True, slots=True)
+class _Batch(Generic[Request, Answer]):
+    rows: list[_Row[Request, Answer]]
+    sent_at: float
 
-    A request that comes while fewer than `in_flight` batches are away leaves at once. Others wait, and
-    leave together when a batch returns. A row past its deadline, or that its caller has given up, does
-    not leave at all.
+
+class Batcher(Generic[Request, Answer]):
+    """Sends requests in batches, at most `in_flight` at a time.
+
+    A request that comes alone leaves at once. What comes while batches are away leaves together when one
+    returns, with what those who were answered ask next, if they ask it soon: clients in a loop would
+    otherwise fall apart into groups that take turns, and batches would be half as large for ever. A row
+    past its deadline, or that its caller has given up, does not leave at all.
     """
 
     def __init__(
@@ -61,8 +71,11 @@ class Batcher(Generic[Request, Answer]):
         self.in_flight = in_flight
         """May change at any time."""
         self._waiting: deque[_Row[Request, Answer]] = deque()
-        self._away: dict[asyncio.Task[None], list[_Row[Request, Answer]]] = {}
+        self._away: dict[asyncio.Task[None], _Batch[Request, Answer]] = {}
         self._dispatching = self._watching = False
+        self._expected = 0
+        """How many rows are waited for, until `_gathered_at`."""
+        self._gathered_at = 0.0
 
     def submit(self, request: Request, deadline: float) -> asyncio.Future[Answer]:
         """Send a request with others; the future is its own answer, or its own error.
@@ -86,7 +99,7 @@ class Batcher(Generic[Request, Answer]):
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for row in chain(self._waiting, *self._away.values()):
+        for row in chain(self._waiting, *(batch.rows for batch in self._away.values())):
             self._is_wanted(row, now)
         self._watching = bool(self._waiting or self._away)
         if self._watching:
@@ -95,12 +108,15 @@ class Batcher(Generic[Request, Answer]):
     def _dispatch(self) -> None:
         self._dispatching = False
         loop = asyncio.get_running_loop()
+        now = loop.time()
+        if len(self._waiting) < self._expected and now < self._gathered_at:
+            return
         while self._waiting and len(self._away) < self.in_flight:
-            rows = self._next_rows(loop.time())
+            rows = self._next_rows(now)
             if rows:
                 # A context of its own: the batch is of no one request, the one that set it off least.
                 task = loop.create_task(self._deliver(rows), context=Context())
-                self._away[task] = rows
+                self._away[task] = _Batch(rows, now)
                 task.add_done_callback(self._return)
 
     def _next_rows(self, now: float) -> list[_Row[Request, Answer]]:
@@ -124,7 +140,12 @@ class Batcher(Generic[Request, Answer]):
         return not row.answered.done()
 
     def _return(self, task: asyncio.Task[None]) -> None:
-        del self._away[task]
+        loop = asyncio.get_running_loop()
+        batch = self._away.pop(task)
+        self._expected = min(len(self._waiting) + len(batch.rows), self._max_rows)
+        now = loop.time()
+        self._gathered_at = now + _GATHERING * (now - batch.sent_at)
+        loop.call_at(self._gathered_at, self._dispatch)
         self._dispatch()
 
     async def _deliver(self, rows: list[_Row[Request, Answer]]) -> None:

@@ -19,6 +19,7 @@ class Service:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.seconds: list[float] = []
+        self._sent_at: list[float] = []
         self._answers: list[asyncio.Future[None]] = []
         self.errors: dict[str, RequestError] = {}
         """What to answer instead, by request."""
@@ -26,17 +27,28 @@ class Service:
     async def send(self, requests: list[str], seconds: float) -> Sequence[str | RequestError]:
         self.batches.append(requests)
         self.seconds.append(seconds)
+        self._sent_at.append(asyncio.get_running_loop().time())
         self._answers.append(asyncio.get_running_loop().create_future())
         await self._answers[-1]
         return [self.errors.get(request, f"answer to {request}") for request in requests]
 
     async def answer(self, batch: int = -1, error: Exception | None = None) -> None:
-        """Answer a batch, or fail as a whole; then let whoever waits for that go on."""
+        """Answer a batch, or fail as a whole; then let whoever waits for that go on.
+
+        Nobody who was answered asks again, and they have been waited for when this returns.
+        """
+        sent_at = self._sent_at[batch]
+        self.answer_now(batch, error)
+        await settle()
+        await asyncio.sleep(asyncio.get_running_loop().time() - sent_at)
+        await settle()
+
+    def answer_now(self, batch: int = -1, error: Exception | None = None) -> None:
+        """Answer a batch, or fail as a whole, and leave it at that."""
         if error:
             self._answers[batch].set_exception(error)
         else:
             self._answers[batch].set_result(None)
-        await settle()
 
 
 async def settle() -> None:
@@ -129,6 +141,47 @@ def test_what_arrives_while_a_batch_is_away_goes_in_the_next() -> None:
         assert [task.done() for task in asked] == [True, False, False, False]
         await desk.service.answer()
         assert [await task for task in asked] == [f"answer to {name}" for name in "abcd"]
+
+    run(test)
+
+
+def test_who_is_answered_and_asks_again_goes_with_those_who_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.batching._GATHERING", 1e6)
+
+    async def test() -> None:
+        desk = Desk()
+        asked = [desk.ask("a"), desk.ask("b")]
+        await settle()
+        asked.append(desk.ask("c"))
+        await asyncio.sleep(0.001)
+        desk.service.answer_now()
+        await settle()
+        again = [desk.ask("a again")]
+        await settle()
+        assert desk.service.batches == [["a", "b"]]
+        again.append(desk.ask("b again"))
+        await settle()  # there is nobody left to wait for
+        assert desk.service.batches == [["a", "b"], ["c", "a again", "b again"]]
+        await desk.service.answer()
+        answers = [await task for task in (*asked, *again)]
+        assert answers == [f"answer to {name}" for name in ("a", "b", "c", "a again", "b again")]
+
+    run(test)
+
+
+def test_nobody_is_waited_for_once_they_had_time_to_come() -> None:
+    async def test() -> None:
+        desk = Desk()
+        asked = [desk.ask("a"), desk.ask("b")]
+        await settle()
+        await desk.service.answer()
+        late = desk.ask("c")
+        await settle()
+        assert desk.service.batches == [["a", "b"], ["c"]]
+        await desk.service.answer()
+        assert [await task for task in (*asked, late)] == [f"answer to {name}" for name in "abc"]
 
     run(test)
 
