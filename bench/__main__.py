@@ -27,7 +27,7 @@ _BUNDLES: Final = _ROOT / "build" / "bench-bundles"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables, and write them with all rounds. Raises OperationError."""
     compute_in_one_thread()
-    from bench import report, suite
+    from bench import charts, report, suite
     from bench.variants import VARIANTS
 
     options = _parser([variant.name for variant in VARIANTS]).parse_args(arguments)
@@ -36,12 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables = report.tables(results)
     print(tables, end="")
     options.output.mkdir(parents=True, exist_ok=True)
-    for suffix, content in (
-        ("json", results.to_json()),
-        ("md", tables.encode()),
-        ("svg", report.chart(results).encode()),
+    for name, content in (
+        ("results.json", results.to_json()),
+        ("results.md", tables.encode()),
+        ("results.svg", charts.of_variants(results)),
+        ("growth.svg", charts.of_growth(results)),
     ):
-        write_atomically(options.output / f"results.{suffix}", content)
+        write_atomically(options.output / name, content)
 
 
 def _parser(variants: list[str]) -> argparse.ArgumentParser:
@@ -74,19 +75,24 @@ def _parser(variants: list[str]) -> argparse.ArgumentParser:
             metavar="N",
             help=f"{meaning} (default: {usual}; quick: {quick})",
         )
-    parser.add_argument(
-        "--connections",
-        type=_positive,
-        nargs="+",
-        metavar="N",
-        help=f"of the load (default: {_words(_USUAL.connections)}; quick: {_words(_QUICK.connections)})",
-    )
+    for name, meaning in (
+        ("connections", "of the load"),
+        ("movies", "of made-up catalogues, searched to see how that grows"),
+    ):
+        usual, quick = (_words(getattr(size, name)) for size in (_USUAL, _QUICK))
+        parser.add_argument(
+            f"--{name}",
+            type=_positive,
+            nargs="+",
+            metavar="N",
+            help=f"{meaning} (default: {usual}; quick: {quick})",
+        )
     parser.add_argument(
         "--output",
         type=Path,
         default=_ROOT / "bench",
         metavar="DIR",
-        help="folder for results.json, results.md and results.svg (default: bench)",
+        help="folder for results.json, .md and .svg, and growth.svg (default: bench)",
     )
     return parser
 
@@ -96,11 +102,21 @@ class _Size(NamedTuple):
     seconds: int
     connections: tuple[int, ...]
     requests: int
+    movies: tuple[int, ...]
     checks: int
 
 
-_USUAL: Final = _Size(rounds=5, seconds=5, connections=(1, 32, 128), requests=10_000, checks=200)
-_QUICK: Final = _Size(rounds=1, seconds=1, connections=(1, 8), requests=400, checks=20)
+_USUAL: Final = _Size(
+    rounds=5,
+    seconds=5,
+    connections=(1, 32, 128),
+    requests=10_000,
+    movies=(10_000, 30_000, 100_000, 300_000, 1_000_000),
+    checks=200,
+)
+_QUICK: Final = _Size(
+    rounds=1, seconds=1, connections=(1, 8), requests=400, movies=(1_000, 3_000), checks=20
+)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

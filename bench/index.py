@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -25,20 +24,15 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from retrieval_svc.index import NO_ROWS, ApproximateIndex, ExactIndex, Mask, Rows, Search
+from bench.world import DIM, USERS, World
+from retrieval_svc.index import NO_ROWS, ApproximateIndex, ExactIndex, Rows, Search
 from training.partition import divide
 from twotower.arrays import Embeddings
 from twotower.files import write_atomically
 from twotower.histories import Histories
 from twotower.process import run
 
-_DIM: Final = 32
-_USERS: Final = 512
-_TOP: Final = 10
-_CONDITIONS: Final = ("plain", "excluded", "filter")
 _BATCH: Final = 128
-_EXCLUDED: Final = 200
-_PASSING: Final = 0.05
 _RECALL: Final = 0.99
 _EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 _NEIGHBOURS: Final = 16
@@ -51,55 +45,6 @@ Find = Callable[[Sequence[Search]], list[Rows]]
 
 Fetch = Callable[[Embeddings, int], Rows]
 """The rows of the k best for users (n, dim), by a library that knows of no exclusions: (n, k)."""
-
-
-@dataclass(frozen=True)
-class World:
-    """Made-up movies and users, what each excludes, all of it quite near, and what a filter passes."""
-
-    movies: Embeddings
-    users: Embeddings
-    excluded: Rows
-    passing: Mask
-
-    @classmethod
-    def of(cls, movies: int) -> World:
-        """Movies around one point for every two hundred; users among the movies of a point each."""
-        generator = np.random.default_rng(movies)
-        axes: Embeddings = ((1 + np.arange(_DIM) / 8) ** -0.5).astype(np.float32)
-        points = _unit(generator.standard_normal((max(movies // 200, 8), _DIM), np.float32) * axes)
-        width = generator.uniform(0.3, 0.9, len(points)).astype(np.float32)
-        near = generator.integers(len(points), size=movies)
-        noise = _unit(generator.standard_normal((movies, _DIM), np.float32) * axes)
-        rows = _unit(points[near] + width[near, None] * noise)
-        taste = _unit(generator.standard_normal((_USERS, _DIM), np.float32) * axes)
-        users = _unit(points[generator.integers(len(points), size=_USERS)] + np.float32(0.5) * taste)
-        exact = ExactIndex(rows)
-        best = np.array([hits.rows for hits in exact.search([Search(user, 1000) for user in users])])
-        chosen = generator.permuted(np.tile(np.arange(1000), (_USERS, 1)), axis=1)[:, :_EXCLUDED]
-        excluded = np.take_along_axis(best, chosen, axis=1)
-        return cls(rows, users, excluded, generator.random(movies) < _PASSING)
-
-    @cached_property
-    def best(self) -> dict[str, list[Rows]]:
-        """The exact top 10 of the users by condition."""
-        index = ExactIndex(self.movies)
-        return {
-            condition: [hits.rows for hits in index.search(self.searches(condition))]
-            for condition in _CONDITIONS
-        }
-
-    def searches(self, condition: str) -> list[Search]:
-        """The users' searches: all `plain`, each with its `excluded`, or by a `filter` alone."""
-        return [
-            Search(
-                user,
-                _TOP,
-                rows if condition == "excluded" else NO_ROWS,
-                self.passing if condition == "filter" else None,
-            )
-            for user, rows in zip(self.users, self.excluded, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
@@ -254,13 +199,13 @@ def _exact(world: World) -> Built:
 
 
 def _divided(world: World) -> Built:
-    nothing = Histories.in_order(np.zeros(_USERS + 1, np.int64), NO_ROWS, np.empty(0))
+    nothing = Histories.in_order(np.zeros(USERS + 1, np.int64), NO_ROWS, np.empty(0))
     partition = divide(world.movies, world.users, nothing, least_movies=1)
     return _exact(world) if partition is None else _own(ApproximateIndex(world.movies, partition))
 
 
 def _faiss_built(world: World, description: str, effort: str, **parameters: float) -> Built:
-    index = faiss.index_factory(_DIM, description, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(DIM, description, faiss.METRIC_INNER_PRODUCT)
     index.train(world.movies)
     index.add(world.movies)
     space = faiss.ParameterSpace()
@@ -282,7 +227,7 @@ def _quantized(world: World) -> Built:
 
 
 def _hnswlib(world: World) -> Built:
-    index = importlib.import_module("hnswlib").Index("ip", _DIM)
+    index = importlib.import_module("hnswlib").Index("ip", DIM)
     index.init_index(len(world.movies), ef_construction=_BREADTH, M=_NEIGHBOURS)
     index.set_num_threads(1)
     index.add_items(world.movies)
@@ -297,7 +242,7 @@ def _hnswlib(world: World) -> Built:
 
 def _usearch(world: World) -> Built:
     index = importlib.import_module("usearch.index").Index(
-        ndim=_DIM, metric="ip", dtype="f32", connectivity=_NEIGHBOURS, expansion_add=_BREADTH
+        ndim=DIM, metric="ip", dtype="f32", connectivity=_NEIGHBOURS, expansion_add=_BREADTH
     )
     index.add(np.arange(len(world.movies)), world.movies, threads=1)
 
@@ -313,7 +258,7 @@ def _usearch(world: World) -> Built:
 
 def _voyager(world: World) -> Built:
     voyager = importlib.import_module("voyager")
-    index = voyager.Index(voyager.Space.InnerProduct, _DIM, M=_NEIGHBOURS, ef_construction=_BREADTH)
+    index = voyager.Index(voyager.Space.InnerProduct, DIM, M=_NEIGHBOURS, ef_construction=_BREADTH)
     index.add_items(world.movies, num_threads=1)
     effort = [1]
 
@@ -339,11 +284,6 @@ _INDEXES: Final[dict[str, Callable[[World], Built]]] = {
     "usearch": _usearch,
     "voyager": _voyager,
 }
-
-
-def _unit(vectors: Embeddings) -> Embeddings:
-    rows: Embeddings = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return rows
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""What was measured as JSON, as tables and as a chart."""
+"""What was measured, as JSON and as tables."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from statistics import median
-from typing import Final, NamedTuple
-from xml.sax.saxutils import escape
+from typing import NamedTuple
 
+from bench.growth import Growth
 from bench.processes import Memory
 from bench.wrk import Round
 
@@ -54,6 +52,7 @@ class Results:
     variants: Sequence[Measured]
     skipped: Mapping[str, str]
     users_per_second: Mapping[str, Sequence[float]]
+    growth: Sequence[Growth]
 
     def to_json(self) -> bytes:
         """All rounds, not only medians."""
@@ -78,6 +77,7 @@ def tables(results: Results) -> str:
     ]
     if results.users_per_second:
         paragraphs.append(_parts(results.users_per_second))
+    paragraphs += [_growth(each) for each in results.growth]
     paragraphs += [f"Skipped: {name}, {reason}." for name, reason in results.skipped.items()]
     return "\n\n".join(paragraphs) + "\n"
 
@@ -149,71 +149,12 @@ def _parts(users_per_second: Mapping[str, Sequence[float]]) -> str:
     return _table(["part", "users/s", "us a user"], rows)
 
 
+def _growth(growth: Growth) -> str:
+    heads = [growth.by, *map(str, growth.rounds)]
+    costs = [f"{median(rounds):.1f}" for rounds in growth.rounds.values()]
+    return _table(heads, [[f"{growth.name}, us of CPU a user", *costs]])
+
+
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-_WIDTH: Final = 760
-_LABELS: Final = 90
-_FIGURES: Final = 110
-_BAR: Final = 14
-_THICK: Final = 12
-_GROUP_GAP: Final = 12
-_TITLE: Final = 30
-_COLOURS: Final = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677")
-
-
-class _Bar(NamedTuple):
-    value: float
-    text: str
-
-
-def chart(results: Results) -> str:
-    """Throughput and latency of every variant as SVG, on logarithmic scales."""
-    columns = list(results.variants[0].rounds)
-    medians = [
-        (each.name, [each.at(connections) for connections in columns]) for each in results.variants
-    ]
-    rates = [
-        (name, [_Bar(m.requests_per_second, f"{m.requests_per_second:.0f}") for m in of_one])
-        for name, of_one in medians
-    ]
-    waits = [
-        (name, [_Bar(m.p50_ms, f"{m.p50_ms:.1f} ({m.p99_ms:.1f})") for m in of_one])
-        for name, of_one in medians
-    ]
-    by = f"by connections: {', '.join(map(str, columns))}"
-    panels = [(f"requests a second, {by}", rates), (f"ms, p50 (p99), {by}", waits)]
-    height, shapes = 0, list[str]()
-    for title, groups in panels:
-        height, drawn = _panel(title, groups, height)
-        shapes += drawn
-    style = "text{font:12px sans-serif;fill:#808080}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}">'
-        f"<style>{style}</style>{''.join(shapes)}</svg>\n"
-    )
-
-
-def _panel(title: str, groups: Sequence[tuple[str, Sequence[_Bar]]], top: int) -> tuple[int, list[str]]:
-    """A title and a group of bars for each variant, from `top` down: where it ends, and its shapes."""
-    values = [bar.value for _, bars in groups for bar in bars]
-    low, high = math.log(min(values) / 2), math.log(max(values))
-    room = _WIDTH - _LABELS - _FIGURES
-    shapes = [_text(0, top + _TITLE - 10, title)]
-    place = top + _TITLE
-    for name, bars in groups:
-        shapes.append(_text(0, place + _BAR - 3, name))
-        for bar, colour in zip(bars, cycle(_COLOURS), strict=False):
-            width = room * (math.log(bar.value) - low) / (high - low)
-            size = f'width="{width:.1f}" height="{_THICK}"'
-            shapes.append(f'<rect x="{_LABELS}" y="{place}" {size} fill="{colour}"/>')
-            shapes.append(_text(_LABELS + width + 5, place + _BAR - 4, bar.text))
-            place += _BAR
-        place += _GROUP_GAP
-    return place, shapes
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import workload, wrk
+from bench.growth import measure_growth
 from bench.parts import parts
 from bench.processes import wait_until_idle
 from bench.report import Machine, Measured, Results
@@ -22,6 +23,8 @@ from gateway.schemas import RecommendationRequest
 _SEED: Final = 7
 _PART_SHARE: Final = 0.2
 """Of a round's seconds, for each part."""
+_POINT_SHARE: Final = 0.05
+"""Of a round's seconds, for each point of a curve of growth."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Plan:
     rounds: int
     seconds: int
     requests: int
+    movies: Sequence[int]
+    """Sizes of made-up catalogues that are searched."""
     checks: int
     """Requests whose answers are compared with the reference, for each variant."""
 
@@ -41,7 +46,7 @@ class Plan:
 def measure(plan: Plan, say: Callable[[str], None]) -> Results:
     """Measure all of it. Raises OperationError where a variant fails, or answers otherwise."""
     model = Model(plan.bundles)
-    bodies = _bodies(model, plan.requests)
+    bodies = bodies_for(model, plan.requests)
     references = [
         model.answer(RecommendationRequest.model_validate_json(body)) for body in bodies[: plan.checks]
     ]
@@ -85,10 +90,19 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Results:
             ],
             skipped=skipped,
             users_per_second=_parts(plan, model, bodies, started, say),
+            growth=measure_growth(
+                model,
+                bodies,
+                plan.movies,
+                rounds=plan.rounds,
+                seconds=plan.seconds * _POINT_SHARE,
+                say=say,
+            ),
         )
 
 
-def _bodies(model: Model, count: int) -> list[bytes]:
+def bodies_for(model: Model, count: int) -> list[bytes]:
+    """That many requests for a model, each another."""
     catalogue, histories = model.bundle.catalogue, model.bundle.histories
     return workload.requests(
         catalogue.movie_ids,

@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from bench import wrk
 from bench.processes import Command, Program, wait_until_idle
-from bench.variants import Layout, Running, Variant, running
+from bench.variants import VARIANTS, Layout, Running, Variant, running
 from conftest import Trained
 from deployment.engine import missing
 from services import ROOT, free_port, wait_until
 from twotower.errors import OperationError
 
-_VARIANTS = ("stack", "two-calls", "fastapi", "asgi")
+_VARIANTS = [variant.name for variant in VARIANTS if not variant.missing()]
 
 
 @pytest.fixture
@@ -32,13 +33,17 @@ def _wrk() -> None:
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return _run("bench", *arguments)
+
+
+def _run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=400,
     )
 
 
@@ -92,8 +97,9 @@ def test_every_variant_is_measured_at_every_number_of_connections(
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["model_version"] == trained.first
-    assert [variant["name"] for variant in results["variants"]] == list(_VARIANTS)
-    assert results["skipped"].keys() == {"bentoml", "monolith"}
+    assert [variant["name"] for variant in results["variants"]] == _VARIANTS
+    assert results["skipped"].keys() == {variant.name for variant in VARIANTS} - {*_VARIANTS}
+    assert {"stack", "two-calls", "monolith", "fastapi", "asgi"} <= {*_VARIANTS}
     for variant in results["variants"]:
         assert variant["start_seconds"] > 0
         assert variant["rounds"].keys() == {"1", "8"}
@@ -111,10 +117,32 @@ def test_every_variant_is_measured_at_every_number_of_connections(
     assert len(results["users_per_second"]) == 13
     assert all(rate > 0 for rates in results["users_per_second"].values() for rate in rates)
     assert (tmp_path / "results.md").read_text() == done.stdout
-    for name in (*_VARIANTS, "Skipped: bentoml"):
+    for name in (*_VARIANTS, *results["skipped"]):
         assert name in done.stdout
-    chart = (tmp_path / "results.svg").read_text()
-    assert chart.count("<rect ") == 2 * 2 * len(_VARIANTS)  # for rates and for waits
+    assert {growth["by"] for growth in results["growth"]} == {
+        "ratings of a user",
+        "users at once",
+        "k",
+        "movies",
+    }
+    for growth in results["growth"]:
+        assert len(growth["rounds"]) > 1
+        assert all(cost > 0 for rounds in growth["rounds"].values() for cost in rounds)
+    for name, texts in (("results", _VARIANTS), ("growth", ("connections", "movies", "k"))):
+        picture = ET.parse(tmp_path / f"{name}.svg")  # noqa: S314 - we made it
+        assert set(texts) <= {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+
+
+@pytest.mark.usefixtures("_wrk")
+def test_flame_graphs_of_each_service(trained: Trained, tmp_path: Path) -> None:
+    if not (Path(sys.executable).parent / "py-spy").exists():
+        pytest.skip("py-spy is not installed: it is of requirements/bench.txt")
+    bundles = trained.copy(tmp_path / "bundles", trained.first)
+    places = ("--bundles", str(bundles), "--output", str(tmp_path))
+    done = _run("bench.flame", *places, "--seconds", "1", "--connections", "2")
+    assert done.returncode == 0, done.stderr
+    for service in ("user_tower_svc", "retrieval_svc", "gateway"):
+        assert f"{service}/" in (tmp_path / f"flame-{service}.svg").read_text()
 
 
 def test_numpy_is_told_of_threads_before_it_is_imported() -> None:

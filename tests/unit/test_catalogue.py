@@ -122,18 +122,6 @@ def test_a_list_of_genres_is_bounded(field: str) -> None:
     assert error.message == f"filter.{field}: 101 genres, allowed are 100"
 
 
-@pytest.mark.parametrize("last", [89, 2**40])
-def test_unknown_movies_have_no_row(last: int) -> None:
-    ids = np.array([0, 2, 5, 8, last])
-    catalogue = replace(
-        CATALOGUE, movie_ids=ids, titles=("",) * 5, genres=((),) * 5, rating_counts=np.zeros(5, np.int64)
-    )
-    finder = MovieFinder(catalogue, GENRES)
-    sought = np.array([8, 3, 0, -1, last, last + 1, 2**63 - 1, -(2**63), 2, 8])
-    assert finder.rows_of(sought).tolist() == [3, -1, 0, -1, 4, -1, -1, -1, 1, 3]
-    assert finder.rows_of(sought[:0]).dtype == np.int64
-
-
 def test_the_closest_title_comes_first_and_then_the_most_rated() -> None:
     titles = {
         "Matrix Reloaded, The": 50,
