@@ -19,7 +19,8 @@ _PATIENCE: Final = 0.01
 """Seconds between looks for requests past their deadlines."""
 
 _GATHERING: Final = 0.25
-"""How long those just answered are waited for, as a share of the time that their batch took."""
+_LONGEST_GATHERING: Final = 0.02
+"""How long those just answered are waited for: a share of their batch's time, and seconds at most."""
 
 Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError]]]
 """Sends requests as one batch, within so many seconds; answers or errors come back in their order."""
@@ -44,7 +45,7 @@ class _Batch(Generic[Request, Answer]):
 
 
 class Batcher(Generic[Request, Answer]):
-    """Sends requests in batches, at most `in_flight` at a time.
+    """Sends requests in batches, at most `in_flight()` at a time.
 
     A request that comes alone leaves at once. What comes while batches are away leaves together when one
     returns, with what those who were answered ask next, if they ask it soon: clients in a loop would
@@ -60,22 +61,24 @@ class Batcher(Generic[Request, Answer]):
         max_rows: int,
         max_bytes: int,
         size: Callable[[Request], int],
-        in_flight: int,
+        in_flight: Callable[[], int],
     ) -> None:
-        """`name` is of what answers, for error texts; `size` gives the bytes of a request."""
+        """`name` is of what answers, for error texts; `size` gives the bytes of a request.
+
+        `in_flight` may say otherwise at any time.
+        """
         self._name = name
         self._send = send
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._size = size
-        self.in_flight = in_flight
-        """May change at any time."""
+        self._in_flight = in_flight
         self._waiting: deque[_Row[Request, Answer]] = deque()
         self._away: dict[asyncio.Task[None], _Batch[Request, Answer]] = {}
         self._dispatching = self._watching = False
         self._expected = 0
-        """How many rows are waited for, until `_gathered_at`."""
-        self._gathered_at = 0.0
+        """With fewer rows than that, none leaves."""
+        self._gathering: asyncio.TimerHandle | None = None
 
     def submit(self, request: Request, deadline: float) -> asyncio.Future[Answer]:
         """Send a request with others; the future is its own answer, or its own error.
@@ -107,11 +110,11 @@ class Batcher(Generic[Request, Answer]):
 
     def _dispatch(self) -> None:
         self._dispatching = False
+        if len(self._waiting) < self._expected:
+            return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if len(self._waiting) < self._expected and now < self._gathered_at:
-            return
-        while self._waiting and len(self._away) < self.in_flight:
+        while self._waiting and len(self._away) < self._in_flight():
             rows = self._next_rows(now)
             if rows:
                 # A context of its own: the batch is of no one request, the one that set it off least.
@@ -142,10 +145,15 @@ class Batcher(Generic[Request, Answer]):
     def _return(self, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         batch = self._away.pop(task)
+        if self._gathering:
+            self._gathering.cancel()
+        patience = min(_GATHERING * (loop.time() - batch.sent_at), _LONGEST_GATHERING)
         self._expected = min(len(self._waiting) + len(batch.rows), self._max_rows)
-        now = loop.time()
-        self._gathered_at = now + _GATHERING * (now - batch.sent_at)
-        loop.call_at(self._gathered_at, self._dispatch)
+        self._gathering = loop.call_later(patience, self._expect_nobody)
+        self._dispatch()
+
+    def _expect_nobody(self) -> None:
+        self._expected = 0
         self._dispatch()
 
     async def _deliver(self, rows: list[_Row[Request, Answer]]) -> None:

@@ -1,14 +1,14 @@
-"""The two services as the gateway calls them: channels, deadlines, retries, errors."""
+"""The two services as the gateway calls them: requests, deadlines, errors."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import grpc
 import structlog
 
+from gateway.replicas import Replicas
 from twotower.codes import from_proto, from_rpc_error
 from twotower.errors import BadAnswer, RequestError
 from twotower.metrics import BATCH_SIZE, stage
@@ -18,39 +18,12 @@ from twotower.v1 import retrieval_pb2, user_tower_pb2
 from twotower.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceStub
 
-# Every call is a pure function, so a replica that cannot be reached is simply left for another.
-_SERVICE_CONFIG: Final = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "methodConfig": [
-        {
-            "name": [{}],
-            "retryPolicy": {
-                # Replicas listen once they have a model: few that are connected to cannot answer.
-                "maxAttempts": 3,
-                "initialBackoff": "0.02s",
-                "maxBackoff": "0.2s",
-                "backoffMultiplier": 2,
-                # A server that ends cancels the calls that reach it while it closes.
-                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
-            },
-        }
-    ],
-}
-_OPTIONS: Final = (
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # the services are at hand, whatever the environment says
-    # A replica that begins to listen must be found at once: those it replaces go within the second.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # despite its name, what an attempt may take
-    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
-    # A host that vanished without a word must be noticed.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-)
+if TYPE_CHECKING:
+    from twotower.v1.retrieval_pb2_grpc import RetrievalServiceAsyncStub
+    from twotower.v1.user_tower_pb2_grpc import UserTowerServiceAsyncStub
 
 R = TypeVar("R")
+Stub = TypeVar("Stub")
 
 log = structlog.get_logger()
 
@@ -84,8 +57,7 @@ class UserTowerClient:
     name: Final = "the user tower"
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._stub = UserTowerServiceStub(self._channel)
+        self.replicas = Replicas(target, UserTowerServiceStub, self._list)
 
     async def embed(
         self, users: list[user_tower_pb2.EmbedUserRequest], seconds: float
@@ -93,10 +65,13 @@ class UserTowerClient:
         """Embed users as one batch. Raises RequestError where the whole call fails."""
         request = user_tower_pb2.BatchEmbedUsersRequest(users=users)
         BATCH_SIZE.labels("BatchEmbedUsers").observe(len(users))
+        metadata = _metadata(users)
         with stage("embed"):
             response = await _call(
                 self.name,
-                self._stub.BatchEmbedUsers(request, timeout=seconds, metadata=_metadata(users)),
+                self.replicas,
+                lambda stub, left: stub.BatchEmbedUsers(request, timeout=left, metadata=metadata),
+                seconds,
             )
         _check_rows(self.name, len(users), len(response.results))
         return [
@@ -105,14 +80,14 @@ class UserTowerClient:
 
     async def models(self, seconds: float) -> Models:
         """The models served and refused. Raises RequestError."""
-        request = user_tower_pb2.UserTowerServiceListModelsRequest()
-        return await _call(
-            self.name, self._stub.ListModels(request, timeout=seconds, metadata=_metadata())
-        )
+        return await _call(self.name, self.replicas, self._list, seconds)
 
-    async def close(self) -> None:
-        """Let the connections go."""
-        await self._channel.close()
+    @staticmethod
+    def _list(
+        stub: UserTowerServiceAsyncStub, seconds: float
+    ) -> Awaitable[user_tower_pb2.UserTowerServiceListModelsResponse]:
+        request = user_tower_pb2.UserTowerServiceListModelsRequest()
+        return stub.ListModels(request, timeout=seconds, metadata=_metadata())
 
 
 class RetrievalClient:
@@ -121,8 +96,7 @@ class RetrievalClient:
     name: Final = "retrieval"
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._stub = RetrievalServiceStub(self._channel)
+        self.replicas = Replicas(target, RetrievalServiceStub, self._list)
 
     async def retrieve(
         self, users: list[retrieval_pb2.RetrieveMoviesRequest], seconds: float
@@ -130,10 +104,13 @@ class RetrievalClient:
         """Search for users as one batch. Raises RequestError where the whole call fails."""
         request = retrieval_pb2.BatchRetrieveMoviesRequest(users=users)
         BATCH_SIZE.labels("BatchRetrieveMovies").observe(len(users))
+        metadata = _metadata(users)
         with stage("retrieve"):
             response = await _call(
                 self.name,
-                self._stub.BatchRetrieveMovies(request, timeout=seconds, metadata=_metadata(users)),
+                self.replicas,
+                lambda stub, left: stub.BatchRetrieveMovies(request, timeout=left, metadata=metadata),
+                seconds,
             )
         _check_rows(self.name, len(users), len(response.results))
         return [
@@ -146,7 +123,10 @@ class RetrievalClient:
         """The movies nearest to a movie. Raises RequestError."""
         request = retrieval_pb2.FindSimilarMoviesRequest(movie_id=movie_id, k=k)
         return await _call(
-            self.name, self._stub.FindSimilarMovies(request, timeout=seconds, metadata=_metadata())
+            self.name,
+            self.replicas,
+            lambda stub, left: stub.FindSimilarMovies(request, timeout=left, metadata=_metadata()),
+            seconds,
         )
 
     async def movies(
@@ -155,26 +135,32 @@ class RetrievalClient:
         """Movies by id, of a model; of the preferred one where that is empty. Raises RequestError."""
         request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids, model_version=model_version)
         return await _call(
-            self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
+            self.name,
+            self.replicas,
+            lambda stub, left: stub.GetMovies(request, timeout=left, metadata=_metadata()),
+            seconds,
         )
 
     async def search(self, title: str, limit: int, seconds: float) -> retrieval_pb2.SearchMoviesResponse:
         """Movies by title. Raises RequestError."""
         request = retrieval_pb2.SearchMoviesRequest(title=title, limit=limit)
         return await _call(
-            self.name, self._stub.SearchMovies(request, timeout=seconds, metadata=_metadata())
+            self.name,
+            self.replicas,
+            lambda stub, left: stub.SearchMovies(request, timeout=left, metadata=_metadata()),
+            seconds,
         )
 
     async def models(self, seconds: float) -> Models:
         """The models served and refused. Raises RequestError."""
-        request = retrieval_pb2.RetrievalServiceListModelsRequest()
-        return await _call(
-            self.name, self._stub.ListModels(request, timeout=seconds, metadata=_metadata())
-        )
+        return await _call(self.name, self.replicas, self._list, seconds)
 
-    async def close(self) -> None:
-        """Let the connections go."""
-        await self._channel.close()
+    @staticmethod
+    def _list(
+        stub: RetrievalServiceAsyncStub, seconds: float
+    ) -> Awaitable[retrieval_pb2.RetrievalServiceListModelsResponse]:
+        request = retrieval_pb2.RetrievalServiceListModelsRequest()
+        return stub.ListModels(request, timeout=seconds, metadata=_metadata())
 
 
 def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
@@ -183,9 +169,14 @@ def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
 
 
-async def _call(service: str, call: Awaitable[R]) -> R:
+async def _call(
+    service: str,
+    replicas: Replicas[Stub],
+    call: Callable[[Stub, float], Awaitable[R]],
+    seconds: float,
+) -> R:
     try:
-        return await call
+        return await replicas.call(call, seconds)
     except grpc.aio.AioRpcError as error:
         log.warning(
             "call failed", service_called=service, code=error.code().name, details=error.details()

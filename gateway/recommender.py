@@ -6,21 +6,16 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from gateway.batching import Batcher, seconds_until
 from gateway.catalogue import MovieTexts
 from gateway.clients import Models, RetrievalClient, UserTowerClient
-from gateway.replicas import count_replicas
 from gateway.settings import GatewaySettings
 from twotower.errors import BadAnswer, ModelNotServed, NotReady, RequestError
 from twotower.v1.embedding_pb2 import UserEmbedding
 from twotower.v1.retrieval_pb2 import RetrieveMoviesRequest, RetrieveMoviesResponse
 from twotower.v1.user_tower_pb2 import EmbedUserRequest
-
-_AT_FIRST: Final = 2
-_COUNT_SECONDS: Final = 2.0
-"""Between two looks into DNS."""
 
 
 class Ask(NamedTuple):
@@ -49,12 +44,11 @@ class Recommender:
     """Recommends movies through both services. Made within a running event loop."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        self._settings = settings
-        self._counting: asyncio.Task[None] | None = None
         self.timeout = settings.timeout_seconds
         self._ready_timeout = settings.ready_timeout_seconds
         self._user_tower = UserTowerClient(settings.user_tower)
         self.retrieval = RetrievalClient(settings.retrieval)
+        self._replicas = (self._user_tower.replicas, self.retrieval.replicas)
         self._texts = MovieTexts(self.retrieval.movies)
         self._batcher = Batcher[Ask, Recommendation](
             "the service",
@@ -62,19 +56,19 @@ class Recommender:
             max_rows=settings.max_batch_rows,
             max_bytes=settings.max_batch_bytes,
             size=_bytes_of,
-            in_flight=settings.batches_in_flight or _AT_FIRST,
+            in_flight=lambda: (
+                settings.batches_in_flight
+                or len(self._user_tower.replicas) + len(self.retrieval.replicas)
+            ),
         )
 
     async def __aenter__(self) -> Self:
-        if not self._settings.batches_in_flight:
-            self._counting = asyncio.create_task(self._count_replicas())
+        for replicas in self._replicas:
+            replicas.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._counting:
-            self._counting.cancel()
-        await self._user_tower.close()
-        await self.retrieval.close()
+        await asyncio.gather(*(replicas.close() for replicas in self._replicas))
 
     async def recommend(self, ask: Ask) -> Recommendation:
         """Embed the user and find movies, wholly by one model.
@@ -121,13 +115,6 @@ class Recommender:
         if not shared:
             return Readiness("", "the user tower and retrieval serve no model in common")
         return Readiness(shared[0], "")
-
-    async def _count_replicas(self) -> None:
-        """Keep as many batches under way as there are replicas to work on them."""
-        while True:
-            towers = await count_replicas(self._settings.user_tower)
-            self._batcher.in_flight = towers + await count_replicas(self._settings.retrieval)
-            await asyncio.sleep(_COUNT_SECONDS)
 
     async def _recommend_together(
         self, asks: list[Ask], seconds: float

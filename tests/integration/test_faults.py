@@ -508,6 +508,34 @@ def test_two_replicas(stack: Stack, model: Bundle, tmp_path: Path) -> None:
         assert top == golden_users(model)[1].top_movie_ids
 
 
+def test_one_of_two_replicas_hangs(stack: Stack, tmp_path: Path) -> None:
+    replicas = [model_service("retrieval_svc", stack.bundles, tmp_path) for _ in range(2)]
+    target = "ipv4:" + ",".join(replica.address for replica in replicas)
+    gateway = gateway_service(stack.user_tower.address, target, tmp_path)
+    with ExitStack() as services:
+        for service in (*replicas, gateway):
+            services.enter_context(running(service))
+        for replica in replicas:
+            wait_until(replica.is_serving, "a replica serving")
+        wait_until(gateway.is_listening, "the gateway listening")
+        with load(f"http://{gateway.address}", threads=8) as outcomes:
+            wait_for_more(outcomes, 100)
+            with replicas[0].frozen():
+                silent = "a replica does not answer"
+                wait_until(lambda: gateway.events(silent), "the replica found silent", 10)
+                wait_for_more(outcomes, 400)
+            wait_until(lambda: gateway.events("a replica answers again"), "the replica back", 10)
+            before = replicas[0].metric("twotower_requests_total", method="BatchRetrieveMovies")
+            wait_for_more(outcomes, 100)
+            after = replicas[0].metric("twotower_requests_total", method="BatchRetrieveMovies")
+        assert after > before
+    late = [json.loads(outcome)["status"] for outcome in outcomes if outcome != "200"]
+    # What was under way at the replica: of three batches in flight, no more than two.
+    assert {*late} <= {504}
+    assert len(late) <= 8
+    assert len(gateway.events(silent)) == 1
+
+
 def test_a_replica_without_a_model_is_passed_over(stack: Stack, tmp_path: Path) -> None:
     empty = model_service("retrieval_svc", tmp_path / "none", tmp_path)
     target = f"ipv4:{empty.address},{stack.retrieval.address}"

@@ -68,7 +68,7 @@ class Desk:
             max_rows=max_rows,
             max_bytes=max_bytes,
             size=len,
-            in_flight=in_flight,
+            in_flight=lambda: in_flight,
         )
 
     def ask(self, request: str, seconds: float = 5.0) -> Task:
@@ -149,6 +149,7 @@ def test_who_is_answered_and_asks_again_goes_with_those_who_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.batching._GATHERING", 1e6)
+    monkeypatch.setattr("gateway.batching._LONGEST_GATHERING", 1e6)
 
     async def test() -> None:
         desk = Desk()
@@ -250,7 +251,7 @@ def test_a_batch_is_sent_in_the_context_of_no_request() -> None:
 
     async def ask_three() -> None:
         batcher = Batcher[str, str](
-            "the service", send, max_rows=1, max_bytes=100, size=len, in_flight=1
+            "the service", send, max_rows=1, max_bytes=100, size=len, in_flight=lambda: 1
         )
         await asyncio.gather(*(ask(batcher, name) for name in "abc"))
 
@@ -421,7 +422,7 @@ def test_many_requests_each_get_their_own_answer() -> None:
             return [number * number for number in numbers]
 
         batcher = Batcher[int, int](
-            "the service", send, max_rows=16, max_bytes=10**6, size=lambda _: 8, in_flight=3
+            "the service", send, max_rows=16, max_bytes=10**6, size=lambda _: 8, in_flight=lambda: 3
         )
         deadline = asyncio.get_running_loop().time() + 5
 
