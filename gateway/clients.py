@@ -141,10 +141,14 @@ class RetrievalClient:
         ]
 
     async def similar(
-        self, movie_id: int, k: int, seconds: float
+        self, movie: int | str, k: int, seconds: float
     ) -> retrieval_pb2.FindSimilarMoviesResponse:
-        """The movies nearest to a movie. Raises RequestError."""
-        request = retrieval_pb2.FindSimilarMoviesRequest(movie_id=movie_id, k=k)
+        """The movies nearest to a movie, by its id or its external id. Raises RequestError."""
+        request = retrieval_pb2.FindSimilarMoviesRequest(k=k)
+        if isinstance(movie, str):
+            request.external_id = movie
+        else:
+            request.movie_id = movie
         return await _call(
             self.name, self._stub.FindSimilarMovies(request, timeout=seconds, metadata=_metadata())
         )
@@ -154,6 +158,13 @@ class RetrievalClient:
     ) -> retrieval_pb2.GetMoviesResponse:
         """Movies by id, of a model; of the preferred one where that is empty. Raises RequestError."""
         request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids, model_version=model_version)
+        return await _call(
+            self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
+        )
+
+    async def named(self, external_ids: list[str], seconds: float) -> retrieval_pb2.GetMoviesResponse:
+        """Movies by external id, of the preferred model. Raises RequestError."""
+        request = retrieval_pb2.GetMoviesRequest(external_ids=external_ids)
         return await _call(
             self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
         )

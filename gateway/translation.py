@@ -17,13 +17,17 @@ _STRATEGIES: Final = {
 }
 
 Request = schemas.RecommendationRequest | decoding.RecommendationRequest
-"""Both have the same fields."""
+"""Both have the same fields, of which the latter leaves those of external ids as they are by default."""
 
 
 def ask_of(request: Request, *, strict: bool, request_id: str) -> Ask:
     """What to ask both services."""
     user = user_tower.EmbedUserRequest(
-        user_id=request.user_id, strict=strict, as_of=request.as_of, request_id=request_id
+        user_id=request.user_id,
+        external_user_id=request.external_user_id,
+        strict=strict,
+        as_of=request.as_of,
+        request_id=request_id,
     )
     if request.ratings is not None:
         _add_ratings(user, request.ratings)
@@ -35,6 +39,7 @@ def ask_of(request: Request, *, strict: bool, request_id: str) -> Ask:
         k=request.k,
         exclude_rated=request.exclude_rated,
         exclude_movie_ids=request.exclude_movie_ids,
+        exclude_external_ids=request.exclude_external_ids,
         ids_only=True,
         request_id=request_id,
     )
@@ -71,15 +76,22 @@ def json_of(recommendation: Recommendation) -> bytes:
 def _add_ratings(
     user: user_tower.EmbedUserRequest, ratings: list[schemas.Rating] | list[decoding.Rating]
 ) -> None:
+    movie_ids = [rating.movie_id for rating in ratings]
     timed = [rating.timestamp for rating in ratings if rating.timestamp is not None]
-    if timed and len(timed) < len(ratings):
-        # Arrays cannot tell which rating has none; the user tower does, in its refusal.
+    if (timed and len(timed) < len(ratings)) or None in movie_ids:
+        # Arrays cannot tell which rating has no time, as the user tower does in its refusal; nor have
+        # they external ids.
         user.has_ratings = True
         for each in ratings:
-            user.ratings.add(movie_id=each.movie_id, rating=each.rating, timestamp=each.timestamp)
+            user.ratings.add(
+                movie_id=each.movie_id,
+                external_id=each.external_id,
+                rating=each.rating,
+                timestamp=each.timestamp,
+            )
         return
     arrays = user.rating_arrays
-    arrays.movie_ids = struct.pack(f"<{len(ratings)}q", *[rating.movie_id for rating in ratings])
+    arrays.movie_ids = struct.pack(f"<{len(ratings)}q", *movie_ids)
     arrays.ratings = struct.pack(f"<{len(ratings)}f", *[rating.rating for rating in ratings])
     arrays.timestamps = struct.pack(f"<{len(timed)}q", *timed)
     arrays.SetInParent()

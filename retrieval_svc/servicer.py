@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter
+from retrieval_svc.external import excluded_by, find_named, movie_id_of
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
@@ -62,7 +63,7 @@ class RetrievalServicer(RetrievalServiceServicer):
     ) -> rpc.FindSimilarMoviesResponse:
         """Find the movies nearest to a movie."""
         retriever = self._models.get(request.model_version)
-        found = retriever.similar(request.movie_id, request.k)
+        found = retriever.similar(movie_id_of(request, retriever.catalogue), request.k)
         movies = [
             rpc.SimilarMovie(movie=_movie(retriever.catalogue, row), score=score)
             for row, score in zip(found.hits.rows.tolist(), found.hits.scores.tolist(), strict=True)
@@ -77,20 +78,22 @@ class RetrievalServicer(RetrievalServiceServicer):
         self, request: rpc.GetMoviesRequest, _context: grpc.ServicerContext
     ) -> rpc.GetMoviesResponse:
         """Look movies up by id."""
-        if not 0 < len(request.movie_ids) <= _MAX_MOVIE_IDS:
+        count = len(request.movie_ids) + len(request.external_ids)
+        if not 0 < count <= _MAX_MOVIE_IDS:
             raise InvalidRequest(
-                f"movie_ids: {len(request.movie_ids)} ids, allowed are 1 to {_MAX_MOVIE_IDS}",
-                field="movie_ids",
+                f"movie_ids: {count} ids, allowed are 1 to {_MAX_MOVIE_IDS}", field="movie_ids"
             )
         retriever = self._models.get(request.model_version)
         row_of = retriever.catalogue.row_of
+        named, missing = find_named(request.external_ids, retriever.catalogue, "external_ids")
         return rpc.GetMoviesResponse(
             movies=[
                 _movie(retriever.catalogue, row_of[movie_id])
-                for movie_id in request.movie_ids
+                for movie_id in [*request.movie_ids, *named]
                 if movie_id in row_of
             ],
             missing_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id not in row_of],
+            missing_external_ids=missing,
             model_version=retriever.model_version,
         )
 
@@ -132,17 +135,18 @@ class RetrievalServicer(RetrievalServiceServicer):
                 field="embedding.model_version",
             )
         retriever = self._models.get(row.embedding.model_version)
-        return retriever, _Search(retriever.check(_query(row)), row.ids_only)
+        query = _query(row, excluded_by(row, retriever.catalogue))
+        return retriever, _Search(retriever.check(query), row.ids_only)
 
 
-def _query(row: rpc.RetrieveMoviesRequest) -> Query:
+def _query(row: rpc.RetrieveMoviesRequest, excluded_movie_ids: Sequence[int]) -> Query:
     retrieval = np.array(row.embedding.retrieval, dtype=np.float32)
     rating = np.array(row.embedding.rating, dtype=np.float32)
     return Query(
         retrieval=retrieval,
         rating=rating if rating.size else None,
         k=row.k,
-        excluded_movie_ids=row.exclude_movie_ids,
+        excluded_movie_ids=excluded_movie_ids,
         rated_movie_ids=row.embedding.rated_movie_ids if row.exclude_rated else (),
         filter=_filter(row.filter) if row.HasField("filter") else NO_FILTER,
     )
@@ -209,4 +213,5 @@ def _movie(catalogue: Catalogue, row: int) -> rpc.Movie:
         genres=catalogue.genres[row],
         rating_count=int(catalogue.rating_counts[row]),
         mean_rating=None if np.isnan(mean) else float(mean),
+        external_id=catalogue.external_ids[row] if catalogue.external_ids else None,
     )

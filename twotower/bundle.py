@@ -13,6 +13,7 @@
         partition.npz            which cell of the space each movie lies in, where movies are many
         movies.csv               the catalogue, row by row as in item_embeddings.npy
         histories.npz            the known users' ratings
+        external_ids.json        what the data call movies and users, where that is no number
         golden.json              recorded users, their embeddings and their top movies
 
 Other files may lie beside these (Keras models, evaluation.json, report.html); the manifest has their
@@ -24,7 +25,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -33,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from twotower.arrays import Embeddings
 from twotower.errors import BundleError
+from twotower.external import EXTERNAL_IDS, ExternalIds
 from twotower.factors import MovieFactors
 from twotower.features import FeatureSpec, UserEncoder
 from twotower.files import partial_folder, write_atomically, writing_into
@@ -87,9 +89,15 @@ class Bundle:
         genres = self.catalogue.genre_matrix(self.features.genres)
         return UserEncoder(self.features, genres, self.factors)
 
+    @property
+    def external_ids(self) -> ExternalIds:
+        """What the data call movies and users."""
+        return ExternalIds(movies=self.catalogue.external_ids, users=self.histories.external_ids)
+
     def check(self) -> None:
         """Raise BundleError where the parts do not fit each other."""
         self._check_factors()
+        self.external_ids.check(len(self.catalogue), len(self.histories))
         names = {"item_embeddings.npy": self.item_embeddings}
         if self.rating_embeddings is not None:
             names["rating_embeddings.npy"] = self.rating_embeddings
@@ -149,11 +157,16 @@ class Bundle:
             files["rating_embeddings.npy"] = _write_array(self.rating_embeddings)
         if self.partition is not None:
             files[PARTITION] = self.partition.write()
+        if external_ids := self.external_ids:
+            files[EXTERNAL_IDS] = external_ids.write()
         return files | dict(self.extras)
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes]) -> Self:
         """The inverse of `serialise`. Raises BundleError naming the file at fault."""
+        external_ids = ExternalIds()
+        if EXTERNAL_IDS in files:
+            external_ids = ExternalIds.read(files[EXTERNAL_IDS])
         bundle = cls(
             features=_parse_features(files["features.json"]),
             factors=MovieFactors.read(files["factors.npz"]) if "factors.npz" in files else None,
@@ -165,8 +178,10 @@ class Bundle:
                 if "rating_embeddings.npy" in files
                 else None
             ),
-            catalogue=Catalogue.read(files["movies.csv"]),
-            histories=UserHistories.read(files["histories.npz"]),
+            catalogue=replace(Catalogue.read(files["movies.csv"]), external_ids=external_ids.movies),
+            histories=replace(
+                UserHistories.read(files["histories.npz"]), external_ids=external_ids.users
+            ),
             golden=_parse_golden(files["golden.json"]),
             partition=Partition.read(files[PARTITION]) if PARTITION in files else None,
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from twotower.arrays import Embeddings, Ints
 from twotower.bundle import Bundle
 from twotower.errors import BundleError, InvalidRequest, UserNotFound
+from twotower.external import shown
 from twotower.features import LONG_AWAY
 from twotower.golden import GoldenUser
 from twotower.histories import Histories
@@ -23,7 +24,6 @@ from user_tower_svc.tower import UserTower
 MAX_RATINGS: Final = 10_000
 _MOST_SETTLED: Final = 10_000
 """Known users whose embeddings are kept: some 20 MB."""
-
 
 _NONE: Final = np.empty(0, dtype=np.int64)
 
@@ -73,6 +73,8 @@ class UserEmbedder:
         self._scale = np.float32(low), np.float32(high)
         self._encoder = bundle.encoder()
         self._movie_ids = bundle.catalogue.movie_ids
+        self.movies = bundle.catalogue.names
+        self._users = bundle.histories.names
         self._histories = bundle.histories
         self._golden = bundle.golden
         self._settled: dict[int, EmbeddedUser] = {}
@@ -103,6 +105,16 @@ class UserEmbedder:
             pb.STRATEGY_KNOWN_USER,
         )
         return profile._replace(settled=user_id) if settled else profile
+
+    def known_by_name(self, external_id: str, *, as_of: int, strict: bool) -> Profile:
+        """As `known_user`, of what the data call the user. InvalidRequest where that is a number."""
+        field = "external_user_id"
+        user_id = self._users.find(external_id, field)
+        if user_id is not None:
+            return self.known_user(user_id, as_of=as_of, strict=strict)
+        if strict:
+            raise UserNotFound(f"{field}: {shown(external_id)} is not a user of this model", field=field)
+        return self.cold_start()
 
     def rated(
         self,
