@@ -132,7 +132,9 @@ def _show_top(address: str, user_id: int) -> None:
     print(f"\nTop {len(answer['items'])} for user {user_id}, by model {answer['model_version']}:\n")
     for place, movie in enumerate(answer["items"], start=1):
         year = f" ({movie['year']})" if movie["year"] else ""
-        print(f"{place:4}. {movie['title']}{year}   rating {movie['predicted_rating']:.2f}")
+        predicted = movie["predicted_rating"]
+        rating = "" if predicted is None else f"   rating {predicted:.2f}"
+        print(f"{place:4}. {movie['title']}{year}{rating}")
 
 
 def _until_interrupted() -> None:

@@ -205,7 +205,10 @@ class MovieDetails(Movie):
 class RecommendedMovie(Movie):
     """A recommended movie."""
 
-    predicted_rating: Number = Field(description="The rating the user would give.")
+    predicted_rating: Number | None = Field(
+        description="The rating the user would give, within the model's rating scale; null where the "
+        "data have no ratings."
+    )
     score: Number = Field(description="What it was ranked by; -1 to 1, descending.")
 
 

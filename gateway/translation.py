@@ -54,12 +54,12 @@ def json_of(recommendation: Recommendation) -> bytes:
     strategy = _STRATEGIES.get(user.strategy)
     if strategy is None:
         raise BadAnswer(f"the user tower answered with a strategy that is not known, {user.strategy}")
+    # None at all where the model predicts none.
+    ratings = [f"{rating:.2f}" for rating in found.predicted_ratings] or ["null"] * len(found.movie_ids)
     items = ",".join(
         [
-            f'{texts[movie_id]},"predicted_rating":{rating:.2f},"score":{score:.6f}}}'
-            for movie_id, rating, score in zip(
-                found.movie_ids, found.predicted_ratings, found.scores, strict=True
-            )
+            f'{texts[movie_id]},"predicted_rating":{rating},"score":{score:.6f}}}'
+            for movie_id, rating, score in zip(found.movie_ids, ratings, found.scores, strict=True)
         ]
     )
     shortfall = "null"

@@ -183,7 +183,9 @@ def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.Retrie
     else:
         response.movies.extend(
             rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
-            for row, score, rating in zip(rows.tolist(), scores, ratings, strict=True)
+            for row, score, rating in zip(
+                rows.tolist(), scores, ratings or [None] * len(scores), strict=True
+            )
         )
     return response
 

@@ -68,8 +68,8 @@ class Bundle:
     """A model as it is served. `extras` are files kept beside it, by name.
 
     item_embeddings, rating_embeddings: float32 (movies, dim) of unit norm, row by row as the
-    catalogue; rating_embeddings is None where one head serves both. Without a partition every movie is
-    ranked.
+    catalogue; rating_embeddings is None where one head serves both, or ratings are not predicted.
+    Without a partition every movie is ranked.
     """
 
     features: FeatureSpec
@@ -98,15 +98,9 @@ class Bundle:
         """Raise BundleError where the parts do not fit each other."""
         self._check_factors()
         self.external_ids.check(len(self.catalogue), len(self.histories))
-        names = {"item_embeddings.npy": self.item_embeddings}
+        _check_embeddings("item_embeddings.npy", self.item_embeddings, movies=len(self.catalogue))
         if self.rating_embeddings is not None:
-            names["rating_embeddings.npy"] = self.rating_embeddings
-        for name, embeddings in names.items():
-            _check_embeddings(name, embeddings, movies=len(self.catalogue))
-        if self.rating_embeddings is not None and (
-            self.rating_embeddings.shape != self.item_embeddings.shape
-        ):
-            raise BundleError("rating_embeddings.npy and item_embeddings.npy differ in shape")
+            self._check_rating_embeddings(self.rating_embeddings)
         if self.partition is not None:
             self.partition.check(*self.item_embeddings.shape)
         unknown = set().union(*self.catalogue.genres) - set(self.features.genres)
@@ -123,6 +117,13 @@ class Bundle:
         if not self.golden:
             raise BundleError("golden.json: there is no golden request")
 
+    def _check_rating_embeddings(self, embeddings: Embeddings) -> None:
+        _check_embeddings("rating_embeddings.npy", embeddings, movies=len(self.catalogue))
+        if embeddings.shape != self.item_embeddings.shape:
+            raise BundleError("rating_embeddings.npy and item_embeddings.npy differ in shape")
+        if not self.features.predicts_ratings:
+            raise BundleError("rating_embeddings.npy: features.json says that no ratings are predicted")
+
     def _check_factors(self) -> None:
         history = self.features.history
         if (history is None) != (self.factors is None):
@@ -134,6 +135,8 @@ class Bundle:
             raise BundleError("features.json: usual_shares has not one number for each genre")
         if self.factors.landmark_vectors.shape[1] > self.item_embeddings.shape[1]:
             raise BundleError("factors.npz: landmark_vectors has more columns than item_embeddings.npy")
+        if bool(history.factors) != self.features.predicts_ratings:
+            raise BundleError("features.json: has factors but where it predicts ratings")
         factors = self.factors.rating_factors.shape[1]
         if factors != history.factors:
             raise BundleError(

@@ -259,7 +259,8 @@ class UserEmbedder:
         low, high = self._scale
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
-            raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)
+            allowed = f"are {low!s} to {high!s}" if low < high else f"is {low!s}"
+            raise InvalidRequest(f"{path}: {given!s}, allowed {allowed}", field=path)
 
 
 def histories_of(profiles: Sequence[Profile]) -> Histories:

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from training import baselines
-from training.baselines import LIKED, bias, ease, hgb, ials, item_knn, mean, popular, svd
+from training.baselines import bias, ease, hgb, ials, item_knn, mean, popular, svd
 from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.pipeline import BASELINES, RANKERS, RATERS
 from training.splits import Fold
+from training.stars import LIKED
 from twotower.arrays import FeatureRows, Floats
 
 _SCALE = (0.5, 5.0)
