@@ -192,7 +192,7 @@ class MovieDetails(Movie):
     """A movie of the catalogue, and how it was rated."""
 
     rating_count: int = Field(description="Ratings the model was trained on.")
-    mean_rating: Number | None
+    mean_rating: Number | None = Field(description="Null where there are none.")
 
     @classmethod
     @service_answer()

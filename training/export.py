@@ -214,7 +214,7 @@ def _catalogue(dataset: Dataset, interactions: Interactions) -> Catalogue:
         years=dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan),
         genres=tuple(dataset.movies["genres"]),
         rating_counts=sums.count.astype(np.int64),
-        mean_ratings=sums.means(),
+        mean_ratings=sums.means() if dataset.rated else np.full(len(dataset.movies), np.nan),
         external_ids=_external_ids(dataset.movies["movie_id"], dataset.movies["external_id"]),
     )
 
