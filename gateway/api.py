@@ -193,7 +193,7 @@ async def movie(service: Service, movie_id: MovieId) -> Response:
 )
 async def movie_named(service: Service, external_id: ExternalId) -> Response:
     """Look a movie up by what the data call it."""
-    found = await service.retrieval.named([external_id], service.timeout)
+    found = await service.retrieval.named(external_id, service.timeout)
     if not found.movies:
         raise MovieNotFound(
             f"external_id: {shown(external_id)} is not a movie of this model", field="external_id"

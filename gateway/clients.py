@@ -10,7 +10,7 @@ import grpc
 import structlog
 
 from twotower.codes import from_proto, from_rpc_error
-from twotower.errors import BadAnswer, RequestError
+from twotower.errors import BadAnswer, InvalidRequest, RequestError
 from twotower.metrics import BATCH_SIZE, stage
 from twotower.request_ids import REQUEST_ID_KEY, current_request_id
 from twotower.v1 import embedding_pb2 as pb
@@ -162,12 +162,16 @@ class RetrievalClient:
             self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
         )
 
-    async def named(self, external_ids: list[str], seconds: float) -> retrieval_pb2.GetMoviesResponse:
-        """Movies by external id, of the preferred model. Raises RequestError."""
-        request = retrieval_pb2.GetMoviesRequest(external_ids=external_ids)
-        return await _call(
-            self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
-        )
+    async def named(self, external_id: str, seconds: float) -> retrieval_pb2.GetMoviesResponse:
+        """A movie by external id, of the preferred model. Raises RequestError."""
+        request = retrieval_pb2.GetMoviesRequest(external_ids=[external_id])
+        try:
+            return await _call(
+                self.name, self._stub.GetMovies(request, timeout=seconds, metadata=_metadata())
+            )
+        except InvalidRequest as error:  # of the field of several, where here there is but one
+            message = error.message.replace("external_ids", "external_id", 1)
+            raise InvalidRequest(message, field="external_id") from error
 
     async def search(self, title: str, limit: int, seconds: float) -> retrieval_pb2.SearchMoviesResponse:
         """Movies by title. Raises RequestError."""
