@@ -79,6 +79,20 @@ def test_svd_knows_a_stranger_by_the_mean() -> None:
     assert _predicted(svd(_fold(_TRAIN)), [(2, 2)]) == pytest.approx([3.5])
 
 
+def test_svd_learns_the_same_on_any_scale() -> None:
+    percent = replace(_TRAIN, ratings=_TRAIN.ratings * 20, scale=(0.0, 100.0))
+    pairs = [(user, movie) for user in range(2) for movie in range(2)]
+    stars, hundreds = (_predicted(svd(_fold(train)), pairs) for train in (_TRAIN, percent))
+    assert hundreds == pytest.approx(stars * 20)
+    assert np.ptp(stars) > 0.5
+
+
+def test_likes_are_those_of_the_scale() -> None:
+    tens = replace(_TRAIN, ratings=_TRAIN.ratings * 2, scale=(1.0, 10.0))
+    assert tens.liked.tolist() == _TRAIN.liked.tolist() == [True, False, True, False]
+    assert (_scores(popular(_fold(tens)), [0]) == _scores(popular(_fold(_TRAIN)), [0])).all()
+
+
 def test_svd_learns_from_what_is_told_of_users_never_learned_from() -> None:
     likes = _ratings([(2, 0, 5.0), (2, 1, 5.0), (3, 0, 1.0), (3, 1, 1.0)], users=5)
     train = replace(_TRAIN, users=5)
