@@ -17,8 +17,7 @@ from gateway.operations import recommender_of
 from gateway.problems import faults_of, problem_of, problem_of_faults, problem_responses
 from gateway.recommender import Recommendation, Recommender
 from gateway.translation import ask_of, json_of
-from twotower.errors import MovieNotFound, RequestError
-from twotower.external import shown
+from twotower.errors import MovieNotFound, RequestError, shown
 from twotower.request_ids import current_request_id
 
 _EXAMPLES: dict[str, Any] = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from retrieval_svc.retriever import MAX_EXCLUDED
-from twotower.errors import InvalidRequest, MovieNotFound
-from twotower.external import shown
+from twotower.errors import InvalidRequest, MovieNotFound, shown
 from twotower.tables import Catalogue
 from twotower.v1 import retrieval_pb2 as rpc
 

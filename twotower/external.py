@@ -13,7 +13,6 @@ from twotower.errors import BundleError, InvalidRequest
 from twotower.manifest import StrictModel, first_fault
 
 EXTERNAL_IDS: Final = "external_ids.json"
-_MOST_SHOWN: Final = 80
 
 
 class ExternalIds(StrictModel):
@@ -71,9 +70,3 @@ class Names:
         """Whether that is one of the ids."""
         place = int(np.searchsorted(self._ids, number))
         return place < len(self._ids) and int(self._ids[place]) == number
-
-
-def shown(external_id: str) -> str:
-    """The id as error texts have it: quoted, and not longer than they can be."""
-    text = repr(external_id)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

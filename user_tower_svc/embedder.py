@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from twotower.arrays import Embeddings, Ints
 from twotower.bundle import Bundle
-from twotower.errors import BundleError, InvalidRequest, UserNotFound
-from twotower.external import shown
+from twotower.errors import BundleError, InvalidRequest, UserNotFound, shown
 from twotower.features import LONG_AWAY
 from twotower.golden import GoldenUser
 from twotower.histories import Histories

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 
 from twotower.arrays import Ints
-from twotower.errors import InvalidRequest
-from twotower.external import Names, shown
+from twotower.errors import InvalidRequest, shown
+from twotower.external import Names
 from twotower.v1 import embedding_pb2 as pb
 
 _LARGEST: Final = 2**63 - 1

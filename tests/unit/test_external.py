@@ -13,8 +13,8 @@ import pytest
 from builders import MOVIES, RATING_COUNTS, forge, make_bundle, write
 from training.export import _external_ids
 from twotower.bundle import Bundle, read_bundle
-from twotower.errors import BundleError, InvalidRequest
-from twotower.external import EXTERNAL_IDS, ExternalIds, Names, shown
+from twotower.errors import BundleError, InvalidRequest, shown
+from twotower.external import EXTERNAL_IDS, ExternalIds, Names
 from twotower.v1 import embedding_pb2 as pb
 from user_tower_svc.external import movie_ids_of
 
