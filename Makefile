@@ -45,7 +45,7 @@ lint: $(READY) ## check style, types, the laws between the packages, and the pro
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests deploy bench
+	MYPYPATH=tests $(BIN)/mypy --explicit-package-bases tests deploy bench examples
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb

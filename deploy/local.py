@@ -54,7 +54,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{gateway.port}"
     try:
         _wait_until_ready(address, services)
-        _show_top(address, _some_user(user_tower.folder))
+        _show_top(address, *_some_user(user_tower.folder))
         print(f"\nREST                {address}/docs")
         print(f"user tower, gRPC    127.0.0.1:{user_tower.port}")
         print(f"retrieval, gRPC     127.0.0.1:{retrieval.port}")
@@ -117,22 +117,25 @@ def _wait_until_ready(address: str, services: subprocess.Popen[bytes]) -> None:
     raise OperationError(f"not ready after {_PATIENCE_SECONDS} s: {reason}")
 
 
-def _some_user(bundles: Path) -> int:
-    """A user that the promoted model knows: the second, where there is one."""
+def _some_user(bundles: Path) -> tuple[int, str]:
+    """A user that the promoted model knows, the second where there is one, and what the data call it."""
     current = read_current(bundles)
     if current is None:
         raise OperationError("no model is promoted any more")
     _, bundle = read_bundle(bundles, current.current)
-    return int(bundle.histories.user_ids[:2][-1])
+    ids, names = bundle.histories.user_ids[:2].tolist(), bundle.histories.external_ids
+    return ids[-1], names[len(ids) - 1] if names else str(ids[-1])
 
 
-def _show_top(address: str, user_id: int) -> None:
+def _show_top(address: str, user_id: int, name: str) -> None:
     url = f"{address}/v1/users/{user_id}/recommendations"
     answer: Any = httpx.get(url, timeout=10, trust_env=False).json()
-    print(f"\nTop {len(answer['items'])} for user {user_id}, by model {answer['model_version']}:\n")
+    print(f"\nTop {len(answer['items'])} for user {name}, by model {answer['model_version']}:\n")
     for place, movie in enumerate(answer["items"], start=1):
         year = f" ({movie['year']})" if movie["year"] else ""
-        print(f"{place:4}. {movie['title']}{year}   rating {movie['predicted_rating']:.2f}")
+        predicted = movie["predicted_rating"]
+        rating = "" if predicted is None else f"   rating {predicted:.2f}"
+        print(f"{place:4}. {movie['title']}{year}{rating}")
 
 
 def _until_interrupted() -> None:

@@ -17,7 +17,7 @@ from gateway.operations import recommender_of
 from gateway.problems import faults_of, problem_of, problem_of_faults, problem_responses
 from gateway.recommender import Recommendation, Recommender
 from gateway.translation import ask_of, json_of
-from twotower.errors import MovieNotFound, RequestError
+from twotower.errors import MovieNotFound, RequestError, shown
 from twotower.request_ids import current_request_id
 
 _EXAMPLES: dict[str, Any] = {
@@ -57,6 +57,13 @@ Strict = Annotated[bool, Query(description="Make an unknown user id a 404, not a
 UserId = Annotated[schemas.Id, BeforeValidator(_check_digits), Path()]
 MovieId = Annotated[schemas.Id, BeforeValidator(_check_digits), Path()]
 K = Annotated[schemas.K, BeforeValidator(_check_digits), Query()]
+# Of any characters, slashes among them: as part of a path it could not be told from what follows.
+ExternalId = Annotated[
+    schemas.ExternalId, Query(description="What the data call the movie, where ids are no numbers.")
+]
+ExternalUserId = Annotated[
+    schemas.ExternalId, Query(description="What the data call the user, where ids are no numbers.")
+]
 
 
 @router.post(
@@ -95,6 +102,25 @@ async def recommend_known(
     return _answer(await _recommend(service, body, strict=strict))
 
 
+@router.get(
+    "/v1/users:recommendations",
+    summary="The same by external id",
+    response_model=schemas.RecommendationResponse,
+    responses=problem_responses(404),
+    tags=["users"],
+)
+async def recommend_named(
+    service: Service,
+    external_user_id: ExternalUserId,
+    k: K = 10,
+    *,
+    strict: Strict = False,
+) -> Response:
+    """Recommend movies to a user of the training data, by what the data call the user."""
+    body = schemas.RecommendationRequest(external_user_id=external_user_id, k=k)
+    return _answer(await _recommend(service, body, strict=strict))
+
+
 @router.post(
     "/v1/recommendations:batch",
     summary="Top movies for many users at once",
@@ -130,6 +156,19 @@ async def similar(service: Service, movie_id: MovieId, k: K = 10) -> Response:
 
 
 @router.get(
+    "/v1/movies:similar",
+    summary="The nearest movies, by external id",
+    response_model=schemas.SimilarResponse,
+    responses=problem_responses(404),
+    tags=["movies"],
+)
+async def similar_named(service: Service, external_id: ExternalId, k: K = 10) -> Response:
+    """Find the movies nearest to a movie, by what the data call it."""
+    found = await service.retrieval.similar(external_id, k, service.timeout)
+    return _json(schemas.SimilarResponse.of(found))
+
+
+@router.get(
     "/v1/movies/{movie_id}",
     summary="A movie",
     response_model=schemas.MovieDetails,
@@ -141,6 +180,23 @@ async def movie(service: Service, movie_id: MovieId) -> Response:
     found = await service.retrieval.movies([movie_id], "", service.timeout)
     if not found.movies:
         raise MovieNotFound(f"movie_id: {movie_id} is not a movie of this model", field="movie_id")
+    return _json(schemas.MovieDetails.of(found.movies[0]))
+
+
+@router.get(
+    "/v1/movies:lookup",
+    summary="A movie, by external id",
+    response_model=schemas.MovieDetails,
+    responses=problem_responses(404),
+    tags=["movies"],
+)
+async def movie_named(service: Service, external_id: ExternalId) -> Response:
+    """Look a movie up by what the data call it."""
+    found = await service.retrieval.named(external_id, service.timeout)
+    if not found.movies:
+        raise MovieNotFound(
+            f"external_id: {shown(external_id)} is not a movie of this model", field="external_id"
+        )
     return _json(schemas.MovieDetails.of(found.movies[0]))
 
 

@@ -10,7 +10,7 @@ import structlog
 
 from gateway.replicas import Replicas
 from twotower.codes import from_proto, from_rpc_error
-from twotower.errors import BadAnswer, RequestError
+from twotower.errors import BadAnswer, InvalidRequest, RequestError
 from twotower.metrics import BATCH_SIZE, stage
 from twotower.request_ids import REQUEST_ID_KEY, current_request_id
 from twotower.v1 import embedding_pb2 as pb
@@ -118,10 +118,14 @@ class RetrievalClient:
         ]
 
     async def similar(
-        self, movie_id: int, k: int, seconds: float
+        self, movie: int | str, k: int, seconds: float
     ) -> retrieval_pb2.FindSimilarMoviesResponse:
-        """The movies nearest to a movie. Raises RequestError."""
-        request = retrieval_pb2.FindSimilarMoviesRequest(movie_id=movie_id, k=k)
+        """The movies nearest to a movie, by its id or its external id. Raises RequestError."""
+        request = retrieval_pb2.FindSimilarMoviesRequest(k=k)
+        if isinstance(movie, str):
+            request.external_id = movie
+        else:
+            request.movie_id = movie
         return await _call(
             self.name,
             self.replicas,
@@ -140,6 +144,20 @@ class RetrievalClient:
             lambda stub, left: stub.GetMovies(request, timeout=left, metadata=_metadata()),
             seconds,
         )
+
+    async def named(self, external_id: str, seconds: float) -> retrieval_pb2.GetMoviesResponse:
+        """A movie by external id, of the preferred model. Raises RequestError."""
+        request = retrieval_pb2.GetMoviesRequest(external_ids=[external_id])
+        try:
+            return await _call(
+                self.name,
+                self.replicas,
+                lambda stub, left: stub.GetMovies(request, timeout=left, metadata=_metadata()),
+                seconds,
+            )
+        except InvalidRequest as error:  # of the field of several, where here there is but one
+            message = error.message.replace("external_ids", "external_id", 1)
+            raise InvalidRequest(message, field="external_id") from error
 
     async def search(self, title: str, limit: int, seconds: float) -> retrieval_pb2.SearchMoviesResponse:
         """Movies by title. Raises RequestError."""

@@ -6,7 +6,8 @@ refuses is left to pydantic, which takes it after all or says why not.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct
 from msgspec.json import Decoder
@@ -31,11 +32,12 @@ _Year = Annotated[int, Meta(ge=-LARGEST_YEAR, le=LARGEST_YEAR)]
 
 
 class Rating(Struct, forbid_unknown_fields=True, gc=False):
-    """As `schemas.Rating`."""
+    """As `schemas.Rating`, of a movie that is named by number."""
 
     movie_id: _Id
     rating: _Number
     timestamp: _Id | None = None
+    external_id: ClassVar[None] = None
 
 
 class Features(Struct, forbid_unknown_fields=True, gc=False):
@@ -57,7 +59,7 @@ class MovieFilter(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class RecommendationRequest(Struct, forbid_unknown_fields=True, gc=False):
-    """As `schemas.RecommendationRequest`."""
+    """As `schemas.RecommendationRequest`, where all is named by number."""
 
     user_id: _Id | None = None
     ratings: Annotated[list[Rating], Meta(max_length=MAX_RATINGS)] | None = None
@@ -67,6 +69,8 @@ class RecommendationRequest(Struct, forbid_unknown_fields=True, gc=False):
     exclude_rated: bool = True
     exclude_movie_ids: Annotated[list[_Id], Meta(max_length=MAX_EXCLUDED)] = []
     filter: MovieFilter | None = None
+    external_user_id: ClassVar[None] = None
+    exclude_external_ids: ClassVar[Sequence[str]] = ()
 
 
 DECODER: Final = Decoder(RecommendationRequest)

@@ -216,7 +216,7 @@ def _check(
     count = len(found.movie_ids)
     if found.model_version != search.embedding.model_version:
         return BadAnswer("retrieval answered by another model than the user tower's")
-    if not count == len(found.scores) == len(found.predicted_ratings):
+    if count != len(found.scores) or len(found.predicted_ratings) not in (0, count):
         return BadAnswer("retrieval answered with more scores or ratings than movies, or fewer")
     if not math.isfinite(sum(found.scores) + sum(found.predicted_ratings)):
         return BadAnswer("retrieval answered with a score or a rating that is not finite")

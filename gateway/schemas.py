@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 from twotower.errors import BadAnswer
 from twotower.v1 import retrieval_pb2
@@ -24,6 +33,7 @@ LARGEST_NUMBER: Final = 3.4e38
 _CANNOT_BE: Final = "a service answered with what cannot be"
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+ExternalId = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[int, Field(ge=0, le=MAX_ID, description="Seconds since 1970 (UTC).")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 Genre = Annotated[str, Field(min_length=1, max_length=MAX_GENRE_LENGTH)]
@@ -38,11 +48,36 @@ class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class Rating(_Request):
-    """One rating of one movie."""
+def _check_movie_id(movie_id: int | None, others: ValidationInfo) -> int | None:
+    """Just one of the two ids must be given; an external id that is at fault is not among `others`."""
+    if "external_id" in others.data and (movie_id is None) == (others.data["external_id"] is None):
+        if movie_id is None:
+            raise PydanticCustomError(
+                "missing", "Field required: a valid movie_id, or an external_id in its place"
+            )
+        raise PydanticCustomError("two_ids", "Goes not with external_id: give one of them")
+    return movie_id
 
-    movie_id: Id
-    rating: Number = Field(description="Within the model's rating scale; MovieLens: 0.5 to 5.")
+
+def _check_external_user_id(external_id: str | None, others: ValidationInfo) -> str | None:
+    if external_id is not None and others.data.get("user_id") is not None:
+        raise PydanticCustomError("two_ids", "Goes not with user_id: give one of them")
+    return external_id
+
+
+class Rating(_Request):
+    """One rating of one movie, which either `movie_id` or `external_id` names."""
+
+    external_id: ExternalId | None = Field(
+        None, description="What the data call the movie, where ids are no numbers there."
+    )
+    movie_id: Annotated[Id | None, AfterValidator(_check_movie_id)] = Field(
+        None, validate_default=True, description="In place of `external_id`."
+    )
+    rating: Number = Field(
+        description="Within the model's rating scale; MovieLens: 0.5 to 5; 1 where the data have no "
+        "ratings."
+    )
     timestamp: Seconds | None = Field(
         None,
         description="When it was given. All ratings have one, or none: then the list is in time's "
@@ -71,20 +106,27 @@ class MovieFilter(_Request):
 
 
 class RecommendationRequest(_Request):
-    """A user - `user_id`, `ratings`, both, or `features` alone - and what to recommend."""
+    """A user - an id, `ratings`, both, or `features` alone - and what to recommend."""
 
     user_id: Id | None = Field(None, description="A user of the training data.")
+    external_user_id: Annotated[ExternalId | None, AfterValidator(_check_external_user_id)] = Field(
+        None,
+        description="In place of `user_id`: what the data call the user, where ids are no numbers.",
+    )
     ratings: Annotated[list[Rating], Field(max_length=MAX_RATINGS, fail_fast=True)] | None = Field(
         None,
-        description="The user's ratings; with `user_id` they stand in for those known. An empty list "
+        description="The user's ratings; with an id they stand in for those known. An empty list "
         "is a user who has rated nothing.",
     )
-    features: Features | None = Field(None, description="In place of `user_id` and `ratings`.")
+    features: Features | None = Field(None, description="In place of an id and `ratings`.")
     as_of: Seconds | None = Field(None, description="The time of the request; absent: now.")
     k: K = 10
     exclude_rated: bool = Field(True, description="Leave out the movies the user has rated.")
     exclude_movie_ids: Annotated[list[Id], Field(max_length=MAX_EXCLUDED, fail_fast=True)] = Field(
         [], description="More movies to leave out."
+    )
+    exclude_external_ids: Annotated[list[ExternalId], Field(max_length=MAX_EXCLUDED, fail_fast=True)] = (
+        Field([], description="More, by what the data call them.")
     )
     filter: MovieFilter | None = None
 
@@ -125,6 +167,11 @@ class Movie(BaseModel):
     """A movie of the catalogue."""
 
     movie_id: Id
+    external_id: str | None = Field(
+        None,
+        exclude_if=lambda external_id: external_id is None,
+        description="What the data call it; absent where that is its number.",
+    )
     title: str = Field(description="Without the year; empty where the data has none.")
     year: int | None
     genres: list[str]
@@ -134,6 +181,7 @@ class Movie(BaseModel):
         """The fields of a movie from protobuf."""
         return {
             "movie_id": movie.movie_id,
+            "external_id": movie.external_id if movie.HasField("external_id") else None,
             "title": movie.title,
             "year": movie.year if movie.HasField("year") else None,
             "genres": list(movie.genres),
@@ -144,7 +192,7 @@ class MovieDetails(Movie):
     """A movie of the catalogue, and how it was rated."""
 
     rating_count: int = Field(description="Ratings the model was trained on.")
-    mean_rating: Number | None
+    mean_rating: Number | None = Field(description="Null where there are none.")
 
     @classmethod
     @service_answer()
@@ -157,7 +205,10 @@ class MovieDetails(Movie):
 class RecommendedMovie(Movie):
     """A recommended movie."""
 
-    predicted_rating: Number = Field(description="The rating the user would give.")
+    predicted_rating: Number | None = Field(
+        description="The rating the user would give, within the model's rating scale; null where the "
+        "data have no ratings."
+    )
     score: Number = Field(description="What it was ranked by; -1 to 1, descending.")
 
 

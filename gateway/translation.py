@@ -17,13 +17,14 @@ _STRATEGIES: Final = {
 }
 
 Request = schemas.RecommendationRequest | decoding.RecommendationRequest
-"""Both have the same fields."""
+"""Both have the same fields, of which the latter leaves those of external ids as they are by default."""
 
 
 def ask_of(request: Request, *, strict: bool, request_id: str) -> Ask:
     """What to ask both services."""
     user = user_tower.EmbedUserRequest(
         user_id=request.user_id,
+        external_user_id=request.external_user_id,
         strict=strict,
         as_of=request.as_of,
         as_arrays=True,
@@ -39,6 +40,7 @@ def ask_of(request: Request, *, strict: bool, request_id: str) -> Ask:
         k=request.k,
         exclude_rated=request.exclude_rated,
         exclude_movie_ids=request.exclude_movie_ids,
+        exclude_external_ids=request.exclude_external_ids,
         ids_only=True,
         request_id=request_id,
     )
@@ -53,12 +55,12 @@ def json_of(recommendation: Recommendation) -> bytes:
     strategy = _STRATEGIES.get(user.strategy)
     if strategy is None:
         raise BadAnswer(f"the user tower answered with a strategy that is not known, {user.strategy}")
+    # None at all where the model predicts none.
+    ratings = [f"{rating:.2f}" for rating in found.predicted_ratings] or ["null"] * len(found.movie_ids)
     items = ",".join(
         [
-            f'{texts[movie_id]},"predicted_rating":{rating:.2f},"score":{score:.6f}}}'
-            for movie_id, rating, score in zip(
-                found.movie_ids, found.predicted_ratings, found.scores, strict=True
-            )
+            f'{texts[movie_id]},"predicted_rating":{rating},"score":{score:.6f}}}'
+            for movie_id, rating, score in zip(found.movie_ids, ratings, found.scores, strict=True)
         ]
     )
     shortfall = "null"
@@ -75,15 +77,22 @@ def json_of(recommendation: Recommendation) -> bytes:
 def _add_ratings(
     user: user_tower.EmbedUserRequest, ratings: list[schemas.Rating] | list[decoding.Rating]
 ) -> None:
+    movie_ids = [rating.movie_id for rating in ratings]
     timed = [rating.timestamp for rating in ratings if rating.timestamp is not None]
-    if timed and len(timed) < len(ratings):
-        # Arrays cannot tell which rating has none; the user tower does, in its refusal.
+    if (timed and len(timed) < len(ratings)) or None in movie_ids:
+        # Arrays cannot tell which rating has no time, as the user tower does in its refusal; nor have
+        # they external ids.
         user.has_ratings = True
         for each in ratings:
-            user.ratings.add(movie_id=each.movie_id, rating=each.rating, timestamp=each.timestamp)
+            user.ratings.add(
+                movie_id=each.movie_id,
+                external_id=each.external_id,
+                rating=each.rating,
+                timestamp=each.timestamp,
+            )
         return
     arrays = user.rating_arrays
-    arrays.movie_ids = struct.pack(f"<{len(ratings)}q", *[rating.movie_id for rating in ratings])
+    arrays.movie_ids = struct.pack(f"<{len(ratings)}q", *movie_ids)
     arrays.ratings = struct.pack(f"<{len(ratings)}f", *[rating.rating for rating in ratings])
     arrays.timestamps = struct.pack(f"<{len(timed)}q", *timed)
     arrays.SetInParent()

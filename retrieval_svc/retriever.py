@@ -48,7 +48,10 @@ class Scarcity(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The movies found, best first: rows and scores (n,), predicted ratings (n,) for users."""
+    """The movies found, best first: rows and scores (n,), predicted ratings (n,) for users.
+
+    predicted_ratings is empty where the model predicts none.
+    """
 
     hits: Hits
     predicted_ratings: Floats
@@ -156,6 +159,8 @@ class Retriever:
         return [rows[start:end] for start, end in pairwise(bounds)]
 
     def _predicted_ratings(self, queries: Sequence[Query], hits: Sequence[Hits]) -> list[Floats]:
+        if not self._spec.predicts_ratings:
+            return [np.empty(0)] * len(queries)
         counts = [len(found.rows) for found in hits]
         rows = np.concatenate([found.rows for found in hits])
         users = np.array([q.retrieval if q.rating is None else q.rating for q in queries])

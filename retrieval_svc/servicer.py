@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter
+from retrieval_svc.external import excluded_by, find_named, movie_id_of
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
 from twotower.arrays import FLOAT32, INT64, Embeddings, Ints, array_of
 from twotower.batch import answer_rows, only_answer, record_batch
@@ -72,7 +73,7 @@ class RetrievalServicer(RetrievalServiceServicer):
     ) -> rpc.FindSimilarMoviesResponse:
         """Find the movies nearest to a movie."""
         retriever = self._models.get(request.model_version)
-        found = retriever.similar(request.movie_id, request.k)
+        found = retriever.similar(movie_id_of(request, retriever.catalogue), request.k)
         movies = [
             rpc.SimilarMovie(movie=_movie(retriever.catalogue, row), score=score)
             for row, score in zip(found.hits.rows.tolist(), found.hits.scores.tolist(), strict=True)
@@ -87,17 +88,19 @@ class RetrievalServicer(RetrievalServiceServicer):
         self, request: rpc.GetMoviesRequest, _context: grpc.ServicerContext
     ) -> rpc.GetMoviesResponse:
         """Look movies up by id."""
-        if not 0 < len(request.movie_ids) <= _MAX_MOVIE_IDS:
+        count = len(request.movie_ids) + len(request.external_ids)
+        if not 0 < count <= _MAX_MOVIE_IDS:
             raise InvalidRequest(
-                f"movie_ids: {len(request.movie_ids)} ids, allowed are 1 to {_MAX_MOVIE_IDS}",
-                field="movie_ids",
+                f"movie_ids: {count} ids, allowed are 1 to {_MAX_MOVIE_IDS}", field="movie_ids"
             )
         retriever = self._models.get(request.model_version)
-        movie_ids = np.array(request.movie_ids, dtype=np.int64)
+        named, missing = find_named(request.external_ids, retriever.catalogue, "external_ids")
+        movie_ids = np.array([*request.movie_ids, *named], dtype=np.int64)
         rows = retriever.catalogue.rows_of(movie_ids)
         return rpc.GetMoviesResponse(
             movies=[_movie(retriever.catalogue, row) for row in rows[rows >= 0].tolist()],
             missing_movie_ids=movie_ids[rows < 0].tolist(),
+            missing_external_ids=missing,
             model_version=retriever.model_version,
         )
 
@@ -139,16 +142,17 @@ class RetrievalServicer(RetrievalServiceServicer):
                 field="embedding.model_version",
             )
         retriever = self._models.get(row.embedding.model_version)
-        return retriever, _Search(retriever.check(_query(row)), row.ids_only)
+        query = _query(row, excluded_by(row, retriever.catalogue))
+        return retriever, _Search(retriever.check(query), row.ids_only)
 
 
-def _query(row: rpc.RetrieveMoviesRequest) -> Query:
+def _query(row: rpc.RetrieveMoviesRequest, excluded_movie_ids: Sequence[int]) -> Query:
     user = _user(row.embedding)
     return Query(
         retrieval=user.retrieval,
         rating=user.rating if user.rating.size else None,
         k=row.k,
-        excluded_movie_ids=row.exclude_movie_ids,
+        excluded_movie_ids=excluded_movie_ids,
         rated_movie_ids=user.rated_movie_ids if row.exclude_rated else (),
         filter=_filter(row.filter) if row.HasField("filter") else NO_FILTER,
     )
@@ -203,7 +207,9 @@ def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.Retrie
     else:
         response.movies.extend(
             rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
-            for row, score, rating in zip(rows.tolist(), scores, ratings, strict=True)
+            for row, score, rating in zip(
+                rows.tolist(), scores, ratings or [None] * len(scores), strict=True
+            )
         )
     return response
 
@@ -233,4 +239,5 @@ def _movie(catalogue: Catalogue, row: int) -> rpc.Movie:
         genres=catalogue.genres[row],
         rating_count=int(catalogue.rating_counts[row]),
         mean_rating=None if np.isnan(mean) else float(mean),
+        external_id=catalogue.external_ids[row] if catalogue.external_ids else None,
     )

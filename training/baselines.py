@@ -20,11 +20,9 @@ from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.splits import Fold
+from training.stars import star_of
 from training.statistics import Statistics
 from twotower.arrays import FeatureRows, Floats, Ints
-
-LIKED: Final = 4.0
-"""The lowest rating of a movie that was liked, and that a ranking should find."""
 
 _DAMPING: Final = 5.0
 _FEATURES_OF: Final = "hybrid"
@@ -68,14 +66,16 @@ def svd(fold: Fold) -> Fitted:
     It can only answer for users it learned from, and so learns from the history as well.
     """
     known = fold.known
-    low, high = float(known.ratings.min()), float(known.ratings.max())
-    table = pd.DataFrame({"user": known.user_rows, "movie": known.movie_rows, "rating": known.ratings})
+    star = star_of(known.scale)  # its learning rate is made for these: on 0 to 100 it would go astray
+    stars = known.ratings / star
+    low, high = float(stars.min()), float(stars.max())
+    table = pd.DataFrame({"user": known.user_rows, "movie": known.movie_rows, "rating": stars})
     trainset = Dataset.load_from_df(table, Reader(rating_scale=(low, high))).build_full_trainset()
     model = SVD(n_epochs=50, lr_all=0.01, reg_all=0.1, random_state=0).fit(trainset)
 
     def ratings(users: Ints, movies: Ints) -> Floats:
         pairs = zip(users.tolist(), movies.tolist(), strict=True)
-        return np.array([model.predict(user, movie).est for user, movie in pairs])
+        return np.array([model.predict(user, movie).est for user, movie in pairs]) * star
 
     return Fitted(ratings=ratings)
 
@@ -159,7 +159,7 @@ def _fit_implicit(model: Any, fold: Fold) -> None:
 
 def _likes(interactions: Interactions) -> sp.csr_matrix:
     """Who liked what: float32 (users, movies) of ones."""
-    return interactions.take(interactions.ratings >= LIKED).matrix()
+    return interactions.take(interactions.liked).matrix()
 
 
 def _damped_means(rows: Ints, values: Floats, length: int) -> Floats:

@@ -15,9 +15,11 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
+from training.stars import MOST
 from twotower.errors import SettingsError
 from twotower.features import HistoryRules
 
@@ -96,7 +98,7 @@ class FactorConfig(_Section):
     user_taste_penalty: Annotated[float, Field(gt=0)]
     """For each coefficient of a user on who else rated the movie."""
     noise: Annotated[float, Field(gt=0)]
-    """The variance of a rating around the best prediction."""
+    """The variance of a rating around the best prediction, in stars of five."""
     movie_steps: Positive
     """Steps of expectation maximisation for what movies have in common."""
     user_steps: Positive
@@ -155,9 +157,20 @@ class HybridConfig(_Section):
     """What a recipe with two heads has beside."""
 
     history: HistoryRules
+    """What it says of ratings is in stars of five: on another scale, as high on that."""
     factors: FactorConfig
     retrieval: RetrievalConfig
     placement: PlacementConfig
+
+    @field_validator("history")
+    @classmethod
+    def _is_in_stars(cls, history: HistoryRules) -> HistoryRules:
+        if not 0 <= history.disliked <= history.liked <= MOST:
+            raise ValueError(
+                f"liked: {history.liked}, disliked: {history.disliked}; allowed is 0 to {MOST:g}, stars "
+                "of five on any scale"
+            )
+        return history
 
 
 class Range(_Section):

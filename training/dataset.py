@@ -22,7 +22,7 @@ from twotower.errors import DataError
 EMBEDDED: Path = Path(__file__).parent / "datasets" / "ml-latest-small.zip"
 """MovieLens ml-latest-small, edition of 2016. Its terms are in the LICENSE.md beside it."""
 
-_LIKES: Final[Scale] = (0.5, LIKE)
+_LIKES: Final[Scale] = (LIKE, LIKE)
 _HASHED: Final = 1 << 20
 
 

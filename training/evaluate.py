@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from training import metrics
-from training.baselines import LIKED
 from training.interactions import Interactions
 from training.methods import Method, Ratings, Scores
 from training.splits import Fold, Protocol
@@ -148,4 +147,4 @@ def _ratings(fold: Fold, ratings: Ratings, scale: tuple[float, float]) -> pd.Dat
 
 
 def _liked(fold: Fold) -> Interactions:
-    return fold.test.take(fold.test.ratings >= LIKED)
+    return fold.test.take(fold.test.liked)

@@ -12,6 +12,7 @@ from typing import Final
 import keras
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from ai_edge_litert.interpreter import Interpreter
 
 from training.dataset import Dataset
@@ -213,7 +214,8 @@ def _catalogue(dataset: Dataset, interactions: Interactions) -> Catalogue:
         years=dataset.movies["year"].to_numpy(dtype=np.float64, na_value=np.nan),
         genres=tuple(dataset.movies["genres"]),
         rating_counts=sums.count.astype(np.int64),
-        mean_ratings=sums.means(),
+        mean_ratings=sums.means() if dataset.rated else np.full(len(dataset.movies), np.nan),
+        external_ids=_external_ids(dataset.movies["movie_id"], dataset.movies["external_id"]),
     )
 
 
@@ -225,7 +227,14 @@ def _user_histories(dataset: Dataset, interactions: Interactions) -> UserHistori
         movie_ids=dataset.movies["movie_id"].to_numpy()[ordered.movie_rows],
         ratings=ordered.ratings.astype(np.float32),
         timestamps=ordered.timestamps,
+        external_ids=_external_ids(dataset.users["user_id"], dataset.users["external_id"]),
     )
+
+
+def _external_ids(ids: pd.Series[int], external_ids: pd.Series[str]) -> tuple[str, ...] | None:
+    """What the data call movies or users; None where that is their ids."""
+    named = tuple(external_ids)
+    return None if named == tuple(map(str, ids)) else named
 
 
 def _largest_difference(name: str, served: TwoHeads, fitted: TwoHeads) -> float:

@@ -10,17 +10,20 @@ from twotower.errors import BundleError
 from twotower.manifest import Manifest
 
 _TOLERANCE = 0.01
+_OF_RANKING = {"rating_embeddings.npy", "factors.npz"}
+"""Either is there only where an embedding ranks and does not rate."""
 
 
 def check_good_enough(manifest: Manifest, promoted: Manifest | None) -> str:
     """Say what a model was measured to be worth. Raises BundleError where that is too little.
 
-    By NDCG@10 a model must beat the most popular movies; one with a single embedding, which is made to
-    predict ratings, by RMSE the user and movie biases. Nor may it be worse than the promoted model on
+    By NDCG@10 a model must beat the most popular movies; one whose single embedding is made to predict
+    ratings, by RMSE the user and movie biases. Nor may it be worse than the promoted model on
     the same data by more than the noise: the 95 % intervals of both, as independent. A hundredth of the
     rating scale is let pass in RMSE, or data without any variance would fail.
     """
-    measure, rival = (NDCG, "popular") if "rating_embeddings.npy" in manifest.files else (RMSE, "bias")
+    ranks = not _OF_RANKING.isdisjoint(manifest.files)
+    measure, rival = (NDCG, "popular") if ranks else (RMSE, "bias")
     own, floor = _metric(manifest, manifest.recipe, measure), _metric(manifest, rival, measure)
     if own is None or floor is None:
         return "it was not evaluated: the data were too few to hold any out"

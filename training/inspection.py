@@ -10,6 +10,7 @@ import numpy as np
 
 from training.dataset import Dataset, FileRead
 from training.findings import Finding
+from training.stars import LIKED, at_stars
 
 _FEW: Final = 5
 
@@ -55,6 +56,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         "movies without genres": int((movies["genres"].map(len) == 0).sum()),
         "genres": len(set().union(*movies["genres"])),
         "scale": f"{low:g} to {high:g}" if dataset.rated else "none: every row counts as a like",
+        "a like": f"{at_stars(LIKED, dataset.rating_scale):g} or more" if dataset.rated else "every row",
         "times": _span(dataset) if dataset.timed else "none: protocols that need them are refused",
     }
     if dataset.rated and ratings["rating"].nunique() == 1:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from training.dataset import Dataset
+from training.layouts import HALF_STARS
+from training.stars import LIKED, Scale, at_stars
 from twotower.arrays import Floats, Ints
 from twotower.histories import Histories
 from twotower.statistics import MovieSums
@@ -21,7 +23,7 @@ class Interactions:
 
     user_rows, movie_rows, timestamps (seconds, UTC): int64 (n,). ratings: float64 (n,). `users` and
     `movies` count the rows there are, rated or not. timed: whether it is known when; without,
-    timestamps are 0.
+    timestamps are 0. scale: what ratings may be. rated: whether it is known how; without, ratings are 1.
     """
 
     user_rows: Ints
@@ -31,6 +33,8 @@ class Interactions:
     users: int
     movies: int
     timed: bool = True
+    scale: Scale = HALF_STARS
+    rated: bool = True
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
@@ -45,6 +49,8 @@ class Interactions:
             users=len(user_ids),
             movies=len(movie_ids),
             timed=dataset.timed,
+            scale=dataset.rating_scale,
+            rated=dataset.rated,
         )
 
     def __len__(self) -> int:
@@ -59,6 +65,11 @@ class Interactions:
             ratings=self.ratings[chosen],
             timestamps=self.timestamps[chosen],
         )
+
+    @property
+    def liked(self) -> npt.NDArray[np.bool_]:
+        """Which of them are likes: bool (n,)."""
+        return self.ratings >= at_stars(LIKED, self.scale)
 
     def join(self, other: Self) -> Self:
         """These ratings, then those of the other, which must be of the same users and movies."""

@@ -18,7 +18,7 @@ Role = Literal["user", "item", "rating", "timestamp", "title", "genres", "year"]
 Scale = tuple[float, float]
 
 ROLES: Final[tuple[Role, ...]] = ("user", "item", "rating", "timestamp", "title", "genres", "year")
-_HALF_STARS: Final[Scale] = (0.5, 5.0)
+HALF_STARS: Final[Scale] = (0.5, 5.0)
 _STARS: Final[Scale] = (1.0, 5.0)
 _SEPARATORS: Final = (",", "\t", ";", "|")
 _RECBOLE: Final = r"\w+:(?:token|token_seq|float|float_seq)"
@@ -90,7 +90,7 @@ _MOVIE: Final[Mapping[Role, int]] = {"item": 0, "title": 1, "genres": 2}
 
 _WITHOUT_HEADER: Final[Mapping[str, Layout]] = {
     "::".join([_NUMBER] * 4): Layout(
-        "MovieLens 1M or 10M", _RATING, "::", tuple(_RATING), scale=_HALF_STARS, whole_ids=True
+        "MovieLens 1M or 10M", _RATING, "::", tuple(_RATING), scale=HALF_STARS, whole_ids=True
     ),
     r"[0-9]+::(?:(?!::).)*::(?:(?!::).)*": Layout(
         "MovieLens 1M or 10M", _MOVIE, "::", tuple(_MOVIE), whole_ids=True
@@ -215,7 +215,7 @@ def _named(names: Sequence[str], separator: str, columns: Columns) -> Layout:
         tuple(names),
         header=True,
         quoted=True,
-        scale=_HALF_STARS if movielens else None,
+        scale=HALF_STARS if movielens else None,
         whole_ids=movielens,
     )
 

@@ -304,7 +304,7 @@ class _Task:
 
     def _find_epochs(self, recipe: Recipe, seed: int) -> None:
         """How long to fit: until the error on the validation part of the usual protocol is least."""
-        if (recipe.name, seed) in self._epochs or recipe.fit.patience is None:
+        if (recipe.name, seed) in self._epochs or recipe.fit.patience is None or not self.dataset.rated:
             return
         (fold,) = usual(self.interactions, Part.VALIDATION).folds
         title = f"{recipe.name}: finding how long to train"

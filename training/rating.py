@@ -57,7 +57,7 @@ def fit_rating(
     run = _runner(model, optimizer)
     random = np.random.default_rng(seed)
     held_out = _held_out(statistics, validation) if validation else None
-    scale = statistics.spec.rating_per_cosine
+    _, scale = statistics.spec.line
     best, least, weights = 0, math.inf, model.get_weights()
     with watch("ratings", epochs, "RMSE") as on_epoch:
         for epoch in range(1, epochs + 1):

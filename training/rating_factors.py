@@ -72,11 +72,25 @@ class RatingFactors:
         squares = (self.base_without / self.constant) ** 2 + (self.movies_without**2).sum(axis=1)
         return _scale_to_longest(squares)
 
+    def times(self, unit: float) -> Self:
+        """The same of ratings in another unit, this much larger: predictions are so much larger, too."""
+        root = float(np.sqrt(unit))  # of which users and movies get one each, as they are balanced
+        return type(self)(
+            base=self.base * unit,
+            movies=self.movies * root,
+            precision=self.precision * unit,
+            base_without=self.base_without * unit,
+            movies_without=self.movies_without * root,
+            users_without=self.users_without * root,
+            base_unrated=self.base_unrated * unit,
+            movies_unrated=self.movies_unrated * root,
+        )
+
     @classmethod
     def of(
         cls, train: Interactions, content: MovieContent, config: FactorConfig, fading: Fading
     ) -> Self:
-        """Learn from ratings ordered by user and time."""
+        """Learn from ratings ordered by user and time, in stars: what the config says is in these."""
         global_mean = train.ratings.mean()
         users, movies = _cooccurrence(train, config.svd)
         tastes = _movies_on_users(train, content, users, config)

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from training.baselines import LIKED
 from training.dataset import Dataset
 from training.evaluate import recommend
 from training.interactions import Interactions
@@ -42,10 +41,10 @@ def sample(dataset: Dataset, interactions: Interactions, fitted: Fitted) -> tupl
 
     interactions: the data's. fitted: what must rank, for all of its users.
     """
-    user_ids = np.unique(dataset.ratings["user_id"].to_numpy())
+    users = dataset.users["external_id"].to_numpy()
     titles = movie_titles(dataset.movies)
     counts = np.bincount(interactions.user_rows, minlength=interactions.users)
-    likers = np.unique(interactions.user_rows[interactions.ratings >= LIKED])
+    likers = np.unique(interactions.user_rows[interactions.liked])
     candidates = likers if len(likers) else np.arange(interactions.users)
     by_length = candidates[np.argsort(counts[candidates], kind="stable")]
     chosen = {
@@ -54,7 +53,7 @@ def sample(dataset: Dataset, interactions: Interactions, fitted: Fitted) -> tupl
     }
     return tuple(
         Sample(
-            user=f"User {user_ids[user]}, a {length} history: {_counted(counts[user], 'rating')}",
+            user=f"User {users[user]}, a {length} history: {_counted(counts[user], 'rating')}",
             liked=tuple(titles[movie] for movie in _last_likes(interactions, user)),
             recommended=_recommended(interactions, user, fitted, titles),
         )
@@ -71,7 +70,7 @@ def movie_titles(movies: pd.DataFrame) -> tuple[str, ...]:
 
 def _last_likes(interactions: Interactions, user: int) -> list[int]:
     """Movie rows, newest first."""
-    liked = (interactions.user_rows == user) & (interactions.ratings >= LIKED)
+    liked = (interactions.user_rows == user) & interactions.liked
     rows: list[int] = interactions.take(liked).by_user().movie_rows[::-1][:_LAST_LIKES].tolist()
     return rows
 

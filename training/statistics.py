@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -12,6 +12,7 @@ from training.config import HybridConfig
 from training.content import MovieContent
 from training.interactions import Interactions
 from training.rating_factors import RatingFactors
+from training.stars import rules_on, star_of
 from twotower.arrays import FeatureRows, Floats, Ints
 from twotower.factors import MovieFactors
 from twotower.features import FeatureSpec, HistorySpec, UserEncoder
@@ -66,17 +67,22 @@ class Statistics:
         )
         if hybrid is None:
             return cls(spec, content, train, users, movies, None)
-        factors = RatingFactors.of(train, content, hybrid.factors, hybrid.history.ratings)
         rated = users.count > 0
         shares = (users.genre_count[rated] / users.count[rated, None]).mean(axis=0)
         history = HistorySpec(
-            **hybrid.history.model_dump(),
+            **rules_on(hybrid.history, rating_scale).model_dump(),
             usual_shares=tuple(shares.tolist()),
-            factors=factors.movies.shape[1],
+            factors=0,
         )
+        if not train.rated:
+            none = {"history": history, "rating_at_zero": None, "rating_per_cosine": None}
+            return cls(spec.model_copy(update=none), content, train, users, movies, None)
+        star = star_of(rating_scale)
+        in_stars = replace(train, ratings=train.ratings / star)
+        factors = RatingFactors.of(in_stars, content, hybrid.factors, hybrid.history.ratings).times(star)
         spec = spec.model_copy(
             update={
-                "history": history,
+                "history": history.model_copy(update={"factors": factors.movies.shape[1]}),
                 "rating_at_zero": spec.global_mean,
                 "rating_per_cosine": 1.0 / (factors.user_scale * factors.movie_scale),
             }
@@ -107,15 +113,16 @@ class Statistics:
 
     def encoder(self, told: Told | None = None) -> UserEncoder:
         """What encodes users; for the rating head alone where the tables for retrieval are left out."""
-        if self.factors is None:
+        if self.spec.history is None:
             return UserEncoder(self.spec, self.content.genres)
         none = np.empty((1, 0), dtype=np.float32)
         told = told or Told(np.zeros(self.train.movies, dtype=np.int64), none, none)
+        movies, of_ratings = self.train.movies, self.factors
         factors = MovieFactors(
             **told._asdict(),
-            base_ratings=self.factors.base.astype(np.float32),
-            rating_factors=self.factors.movies.astype(np.float32),
-            rating_precision=self.factors.precision.astype(np.float32),
+            base_ratings=_single(np.zeros(movies) if of_ratings is None else of_ratings.base),
+            rating_factors=_single(np.empty((movies, 0)) if of_ratings is None else of_ratings.movies),
+            rating_precision=_single(np.empty((0, 0)) if of_ratings is None else of_ratings.precision),
         )
         return UserEncoder(self.spec, self.content.genres, factors)
 
@@ -135,3 +142,7 @@ class Statistics:
     def _movie_rows(self, movies: MovieSums, factors: tuple[Floats, ...]) -> FeatureRows:
         rows = self.spec.encode_movies(movies, self.content.years, self.content.genres)
         return np.column_stack([rows, *(each.astype(np.float32) for each in factors)])
+
+
+def _single(table: Floats) -> FeatureRows:
+    return table.astype(np.float32)

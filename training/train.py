@@ -15,7 +15,7 @@ from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted
 from training.rating import RatingTowers, fit_rating
-from training.retrieval import fit_retrieval
+from training.retrieval import RetrievalTowers, fit_retrieval
 from training.statistics import Statistics
 from training.towers import join_heads
 from twotower.arrays import Embeddings, FeatureRows, Floats, Ints
@@ -58,13 +58,15 @@ class TwoTowers:
         users, movies = self.embed_users(histories), self.embed_movies()
         rating_users = users.retrieval if users.rating is None else users.rating
         rating_movies = movies.retrieval if movies.rating is None else movies.rating
+        predicts = self.encoder.spec.predicts_ratings
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
             cosines = (rating_users[user_rows] * rating_movies[movie_rows]).sum(axis=1)
             return self.encoder.spec.unscale_ratings(cosines)
 
         return Fitted(
-            scores=lambda user_rows: users.retrieval[user_rows] @ movies.retrieval.T, ratings=ratings
+            scores=lambda user_rows: users.retrieval[user_rows] @ movies.retrieval.T,
+            ratings=ratings if predicts else None,
         )
 
 
@@ -90,41 +92,58 @@ def fit(
     hybrid = recipe.hybrid
     train = train.by_user() if hybrid else train
     statistics = Statistics.of(train, content, rating_scale, recipe.features.damping, hybrid)
-    rating = fit_rating(statistics, recipe, seed=seed, validation=validation, epochs=epochs, watch=watch)
-    if hybrid is None or statistics.spec.history is None:
-        return _of_one_head(statistics, rating)
-    retrieval = fit_retrieval(
-        statistics, statistics.spec.history, recipe.towers, hybrid, seed=seed, watch=watch
-    )
-    encoder = retrieval.encoder
-    width = statistics.movie_rows.shape[1]
-    of_user = encoder.columns
-    movie_rows = np.column_stack([statistics.movie_rows, retrieval.movie_rows])
-    user_tower = join_heads(
-        "user",
-        of_user.width,
-        {RETRIEVAL: (of_user.retrieval, retrieval.user), RATING: (of_user.rating, rating.user)},
-    )
-    item_tower = join_heads(
-        "item",
-        movie_rows.shape[1],
-        {RETRIEVAL: (slice(width, None), retrieval.item), RATING: (slice(0, width), rating.item)},
-    )
-    return TwoTowers(encoder, movie_rows, user_tower, item_tower, rating.epochs)
+    history = statistics.spec.history
+
+    def rating_towers() -> RatingTowers:
+        return fit_rating(
+            statistics, recipe, seed=seed, validation=validation, epochs=epochs, watch=watch
+        )
+
+    if hybrid is None or history is None:
+        rating = rating_towers()
+        encoder, movie_rows = statistics.encoder(), statistics.movie_rows
+        return _of_one_head(encoder, encoder.columns.rating, movie_rows, rating, rating.epochs)
+    rated = rating_towers() if statistics.spec.predicts_ratings else None
+    ranked = fit_retrieval(statistics, history, recipe.towers, hybrid, seed=seed, watch=watch)
+    if rated is not None:
+        return _of_two_heads(statistics, rated, ranked)
+    encoder, of_user = ranked.encoder, ranked.encoder.columns.retrieval
+    return _of_one_head(encoder, of_user, ranked.movie_rows, ranked, hybrid.retrieval.epochs)
 
 
 def _unwatched(_epoch: int, _loss: float, _validation_loss: float | None) -> None:
     """Nobody looks on."""
 
 
-def _of_one_head(statistics: Statistics, fitted: RatingTowers) -> TwoTowers:
-    encoder, movie_rows = statistics.encoder(), statistics.movie_rows
-    user_tower = join_heads(
-        "user", encoder.columns.width, {RETRIEVAL: (encoder.columns.rating, fitted.user)}
-    )
+def _of_one_head(
+    encoder: UserEncoder,
+    of_user: slice,
+    movie_rows: FeatureRows,
+    fitted: RatingTowers | RetrievalTowers,
+    epochs: int,
+) -> TwoTowers:
+    """Towers whose one embedding ranks, and rates where ratings are predicted."""
+    user_tower = join_heads("user", encoder.columns.width, {RETRIEVAL: (of_user, fitted.user)})
     width = movie_rows.shape[1]
     item_tower = join_heads("item", width, {RETRIEVAL: (slice(0, width), fitted.item)})
-    return TwoTowers(encoder, movie_rows, user_tower, item_tower, fitted.epochs)
+    return TwoTowers(encoder, movie_rows, user_tower, item_tower, epochs)
+
+
+def _of_two_heads(statistics: Statistics, rated: RatingTowers, ranked: RetrievalTowers) -> TwoTowers:
+    of_user = ranked.encoder.columns
+    width = statistics.movie_rows.shape[1]
+    movie_rows = np.column_stack([statistics.movie_rows, ranked.movie_rows])
+    user_tower = join_heads(
+        "user",
+        of_user.width,
+        {RETRIEVAL: (of_user.retrieval, ranked.user), RATING: (of_user.rating, rated.user)},
+    )
+    item_tower = join_heads(
+        "item",
+        movie_rows.shape[1],
+        {RETRIEVAL: (slice(width, None), ranked.item), RATING: (slice(0, width), rated.item)},
+    )
+    return TwoTowers(ranked.encoder, movie_rows, user_tower, item_tower, rated.epochs)
 
 
 def _embed(tower: keras.Model, rows: FeatureRows) -> TwoHeads:

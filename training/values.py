@@ -11,8 +11,8 @@ from training.findings import Deed, Findings
 from training.layouts import Role, Scale, Table
 from training.rows import LINE
 
-LIKE: Final = 5.0
-"""What a row without a rating counts as, on MovieLens' scale."""
+LIKE: Final = 1.0
+"""What a row without a rating counts as, on a scale of nothing else."""
 NO_RATINGS: Final = pl.DataFrame(
     schema={
         "user": pl.Int64,

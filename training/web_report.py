@@ -258,21 +258,25 @@ def _fits(curves: Sequence[LearningCurve]) -> Table:
 def _samples(samples: Sequence[Sample]) -> Section | None:
     blocks = []
     for sample in samples:
+        ratings = [suggestion.predicted_rating for suggestion in sample.recommended]
+        headings = ["", "recommended", "predicted"]
         rows = [
             [
                 Cell(str(place)),
                 Cell(suggestion.title),
-                Cell(
-                    "" if suggestion.predicted_rating is None else f"{suggestion.predicted_rating:.2f}"
-                ),
+                Cell("" if rating is None else f"{rating:.2f}"),
             ]
-            for place, suggestion in enumerate(sample.recommended, start=1)
+            for place, (suggestion, rating) in enumerate(
+                zip(sample.recommended, ratings, strict=True), start=1
+            )
         ]
+        if set(ratings) <= {None}:  # of data without ratings
+            headings, rows = headings[:-1], [row[:-1] for row in rows]
         liked = "; ".join(sample.liked) or "nothing"
         blocks.append(
             Block(
                 sample.user,
-                table=Table(["", "recommended", "predicted"], rows, words=2),
+                table=Table(headings, rows, words=2),
                 text=f"Liked last: {liked}",
             )
         )

@@ -13,6 +13,7 @@
         partition.npz            which cell of the space each movie lies in, where movies are many
         movies.csv               the catalogue, row by row as in item_embeddings.npy
         histories.npz            the known users' ratings
+        external_ids.json        what the data call movies and users, where that is no number
         golden.json              recorded users, their embeddings and their top movies
 
 Other files may lie beside these (Keras models, evaluation.json, report.html); the manifest has their
@@ -24,7 +25,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -33,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from twotower.arrays import Embeddings
 from twotower.errors import BundleError
+from twotower.external import EXTERNAL_IDS, ExternalIds
 from twotower.factors import MovieFactors
 from twotower.features import FeatureSpec, UserEncoder
 from twotower.files import partial_folder, write_atomically, writing_into
@@ -66,8 +68,8 @@ class Bundle:
     """A model as it is served. `extras` are files kept beside it, by name.
 
     item_embeddings, rating_embeddings: float32 (movies, dim) of unit norm, row by row as the
-    catalogue; rating_embeddings is None where one head serves both. Without a partition every movie is
-    ranked.
+    catalogue; rating_embeddings is None where one head serves both, or ratings are not predicted.
+    Without a partition every movie is ranked.
     """
 
     features: FeatureSpec
@@ -87,18 +89,18 @@ class Bundle:
         genres = self.catalogue.genre_matrix(self.features.genres)
         return UserEncoder(self.features, genres, self.factors)
 
+    @property
+    def external_ids(self) -> ExternalIds:
+        """What the data call movies and users."""
+        return ExternalIds(movies=self.catalogue.external_ids, users=self.histories.external_ids)
+
     def check(self) -> None:
         """Raise BundleError where the parts do not fit each other."""
         self._check_factors()
-        names = {"item_embeddings.npy": self.item_embeddings}
+        self.external_ids.check(len(self.catalogue), len(self.histories))
+        _check_embeddings("item_embeddings.npy", self.item_embeddings, movies=len(self.catalogue))
         if self.rating_embeddings is not None:
-            names["rating_embeddings.npy"] = self.rating_embeddings
-        for name, embeddings in names.items():
-            _check_embeddings(name, embeddings, movies=len(self.catalogue))
-        if self.rating_embeddings is not None and (
-            self.rating_embeddings.shape != self.item_embeddings.shape
-        ):
-            raise BundleError("rating_embeddings.npy and item_embeddings.npy differ in shape")
+            self._check_rating_embeddings(self.rating_embeddings)
         if self.partition is not None:
             self.partition.check(*self.item_embeddings.shape)
         unknown = set().union(*self.catalogue.genres) - set(self.features.genres)
@@ -115,6 +117,13 @@ class Bundle:
         if not self.golden:
             raise BundleError("golden.json: there is no golden request")
 
+    def _check_rating_embeddings(self, embeddings: Embeddings) -> None:
+        _check_embeddings("rating_embeddings.npy", embeddings, movies=len(self.catalogue))
+        if embeddings.shape != self.item_embeddings.shape:
+            raise BundleError("rating_embeddings.npy and item_embeddings.npy differ in shape")
+        if not self.features.predicts_ratings:
+            raise BundleError("rating_embeddings.npy: features.json says that no ratings are predicted")
+
     def _check_factors(self) -> None:
         history = self.features.history
         if (history is None) != (self.factors is None):
@@ -126,6 +135,8 @@ class Bundle:
             raise BundleError("features.json: usual_shares has not one number for each genre")
         if self.factors.landmark_vectors.shape[1] > self.item_embeddings.shape[1]:
             raise BundleError("factors.npz: landmark_vectors has more columns than item_embeddings.npy")
+        if bool(history.factors) != self.features.predicts_ratings:
+            raise BundleError("features.json: has factors but where it predicts ratings")
         factors = self.factors.rating_factors.shape[1]
         if factors != history.factors:
             raise BundleError(
@@ -149,11 +160,16 @@ class Bundle:
             files["rating_embeddings.npy"] = _write_array(self.rating_embeddings)
         if self.partition is not None:
             files[PARTITION] = self.partition.write()
+        if external_ids := self.external_ids:
+            files[EXTERNAL_IDS] = external_ids.write()
         return files | dict(self.extras)
 
     @classmethod
     def parse(cls, files: Mapping[str, bytes]) -> Self:
         """The inverse of `serialise`. Raises BundleError naming the file at fault."""
+        external_ids = ExternalIds()
+        if EXTERNAL_IDS in files:
+            external_ids = ExternalIds.read(files[EXTERNAL_IDS])
         bundle = cls(
             features=_parse_features(files["features.json"]),
             factors=MovieFactors.read(files["factors.npz"]) if "factors.npz" in files else None,
@@ -165,8 +181,10 @@ class Bundle:
                 if "rating_embeddings.npy" in files
                 else None
             ),
-            catalogue=Catalogue.read(files["movies.csv"]),
-            histories=UserHistories.read(files["histories.npz"]),
+            catalogue=replace(Catalogue.read(files["movies.csv"]), external_ids=external_ids.movies),
+            histories=replace(
+                UserHistories.read(files["histories.npz"]), external_ids=external_ids.users
+            ),
             golden=_parse_golden(files["golden.json"]),
             partition=Partition.read(files[PARTITION]) if PARTITION in files else None,
         )

@@ -27,6 +27,10 @@ TwotowerError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+_MOST_SHOWN: Final = 80
+"""Characters of what was given, in an error's text."""
 
 
 class TwotowerError(Exception):
@@ -124,3 +128,9 @@ class TrainingError(OperationError):
 
 class SettingsError(OperationError):
     """A setting is missing or not allowed."""
+
+
+def shown(given: str) -> str:
+    """What was given as error texts have it: quoted, and no longer than they can be."""
+    text = repr(given)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

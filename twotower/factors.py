@@ -19,6 +19,7 @@ _DIMENSIONS: Final = {
     "rating_factors": 2,
     "rating_precision": 2,
 }
+_OF_RATINGS: Final = ("rating_factors", "rating_precision")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class MovieFactors:
     base_ratings: float32 (movies,), the average user's rating of it, less the global mean.
     rating_factors: float32 (movies, r), times a user's own factors what that user's rating deviates.
     rating_precision: float32 (r, r), how narrowly users' factors lie around 0, as against the noise of
-    a rating.
+    a rating. r is 0 where no ratings are predicted.
     """
 
     places: Ints
@@ -55,13 +56,13 @@ class MovieFactors:
             raise BundleError("factors.npz: places has not one movie for each row of successors")
         if len(self.landmark_vectors) >= told:
             raise BundleError("factors.npz: there are more landmarks than movies in successors")
-        if np.linalg.eigvalsh(self.precision).min() <= 0:
+        if np.linalg.eigvalsh(self.precision).min(initial=1) <= 0:
             raise BundleError("factors.npz: rating_precision is not positive definite")
 
     def _check_shapes(self, movies: int) -> None:
         for name, dimensions in _DIMENSIONS.items():
             array = getattr(self, name)
-            if array.ndim != dimensions or not array.size:
+            if array.ndim != dimensions or not (array.size or name in _OF_RATINGS):
                 raise BundleError(f"factors.npz: {name} is not filled in {dimensions} dimensions")
         told, landmarks = self.successors.shape
         r = self.rating_factors.shape[1]

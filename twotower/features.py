@@ -127,8 +127,8 @@ class HistorySpec(HistoryRules):
 
     usual_shares: tuple[float, ...]
     """The share of each genre in a user's ratings, the mean over users."""
-    factors: Annotated[int, Field(gt=0)]
-    """How many factors of its own a user has."""
+    factors: Annotated[int, Field(ge=0)]
+    """How many factors of its own a user has; 0 where no ratings are predicted."""
 
     def genre_shares(self, histories: Histories, genres: Bools) -> Floats:
         """The share of each genre in the newest likes, less the usual one; 0 without: (n, genres)."""
@@ -156,14 +156,32 @@ class FeatureSpec(BaseModel):
     """How many ratings at the global mean a user's or a movie's mean is damped by."""
     year_mean: float
     """The year that a movie without one is given, beside its flag."""
-    rating_at_zero: float
-    """The rating predicted where the embeddings are orthogonal."""
-    rating_per_cosine: float
+    rating_at_zero: float | None
+    """The rating predicted where the embeddings are orthogonal; None where none is predicted at all."""
+    rating_per_cosine: float | None
     """How much higher the rating predicted is where they are the same; more than 0."""
     user_scaling: Scaling
     movie_scaling: Scaling
     history: HistorySpec | None = None
     """How ratings are encoded one by one, or None where only their statistics are."""
+
+    @model_validator(mode="after")
+    def _predicts_or_not(self) -> Self:
+        if (self.rating_at_zero is None) != (self.rating_per_cosine is None):
+            raise ValueError("of rating_at_zero and rating_per_cosine one is null, the other not")
+        return self
+
+    @property
+    def predicts_ratings(self) -> bool:
+        """Whether ratings are predicted: not of data that have none."""
+        return self.rating_per_cosine is not None
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """The rating at cosine 0, and how much it grows by 1. Raises ValueError where there is none."""
+        if self.rating_at_zero is None or self.rating_per_cosine is None:
+            raise ValueError("this model predicts no ratings")
+        return self.rating_at_zero, self.rating_per_cosine
 
     @property
     def user_width(self) -> int:
@@ -239,11 +257,13 @@ class FeatureSpec(BaseModel):
 
     def scale_ratings(self, ratings: Floats) -> Floats:
         """Ratings to the cosines that predict them."""
-        return (ratings - self.rating_at_zero) / self.rating_per_cosine
+        at_zero, per_cosine = self.line
+        return (ratings - at_zero) / per_cosine
 
     def unscale_ratings(self, cosines: npt.NDArray[np.floating]) -> Floats:
         """Cosines to ratings, within the rating scale."""
-        ratings = self.rating_at_zero + cosines.astype(np.float64) * self.rating_per_cosine
+        at_zero, per_cosine = self.line
+        ratings = at_zero + cosines.astype(np.float64) * per_cosine
         return np.clip(ratings, *self.rating_scale)
 
 
@@ -268,14 +288,15 @@ class UserEncoder:
 
     @property
     def columns(self) -> Columns:
-        """For ratings: [own factors | statistics]. For retrieval: [count, and statistics where no
-        ratings are told | vector of what is next, its length, genre shares, time away].
+        """For ratings, where they are predicted: [own factors | statistics]. For retrieval: [count, and
+        statistics where no ratings are told | vector of what is next, its length, genre shares, time
+        away].
         """  # noqa: D205
         statistics, history = self.spec.user_width, self.spec.history
         if history is None or self.factors is None:
             return Columns(slice(0, statistics), slice(0, statistics), statistics)
         vector = self.factors.landmark_vectors.shape[1]
-        rating = history.factors + statistics
+        rating = history.factors + statistics if self.spec.predicts_ratings else 0
         width = rating + statistics + vector + 1 + len(self.spec.genres) + 1
         return Columns(slice(0, rating), slice(rating, width), width)
 
@@ -294,6 +315,8 @@ class UserEncoder:
         # give away which user of the training data this is.
         told[histories.counts > 0, 1:] = 0.0
         next_ones = self._encode_next(histories, self.spec.history, self.factors)
+        if not self.spec.predicts_ratings:
+            return np.column_stack([told, next_ones])
         return np.column_stack([rows, told, next_ones])
 
     def encode_for_rating(
@@ -306,7 +329,7 @@ class UserEncoder:
             statistics.mean[user] = given.mean[0]
             statistics.genre_means[user] = given.genre_means[0]
         rows = self.spec.encode_users(statistics)
-        if self.spec.history is None or self.factors is None:
+        if self.spec.history is None or self.factors is None or not self.spec.predicts_ratings:
             return rows
         factors = self._own_factors(histories, self.spec.history, self.factors)
         return np.column_stack([factors.astype(np.float32), rows])

@@ -25,10 +25,11 @@ SERVED: Final = (
     "partition.npz",
     "movies.csv",
     "histories.npz",
+    "external_ids.json",
 )
 """The files that a model is served from, and that its version follows from."""
 
-_OPTIONAL: Final = {"factors.npz", "rating_embeddings.npy", "partition.npz"}
+_OPTIONAL: Final = {"factors.npz", "rating_embeddings.npy", "partition.npz", "external_ids.json"}
 _REQUIRED: Final = ({*SERVED} | {GOLDEN}) - _OPTIONAL
 
 ModelVersion = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

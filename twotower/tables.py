@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from twotower.arrays import Bools, Floats, Ints
 from twotower.errors import BundleError
+from twotower.external import Names
 from twotower.features import genre_matrix
 from twotower.histories import Histories
 from twotower.lookup import RowsById
@@ -20,6 +21,7 @@ from twotower.npz import read_arrays, write_arrays
 
 _COLUMNS = ["movie_id", "title", "year", "genres", "rating_count", "mean_rating"]
 _GENRE_SEPARATOR = "|"
+_HISTORY_ARRAYS = ["user_ids", "offsets", "movie_ids", "ratings", "timestamps"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Catalogue:
 
     movie_ids: int64 (movies,). titles: str, may be empty. years: float64, NaN where missing.
     genres: a tuple of names each. rating_counts: int64. mean_ratings: float64, NaN without ratings.
+    external_ids: what the data call each, where that is no number; kept in a file of their own.
     """
 
     movie_ids: Ints
@@ -36,6 +39,7 @@ class Catalogue:
     genres: tuple[tuple[str, ...], ...]
     rating_counts: Ints
     mean_ratings: Floats
+    external_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.movie_ids)
@@ -56,6 +60,11 @@ class Catalogue:
     @cached_property
     def _rows(self) -> RowsById:
         return RowsById(self.movie_ids)
+
+    @cached_property
+    def names(self) -> Names:
+        """Movie ids by external id."""
+        return Names("movies", self.movie_ids, self.external_ids)
 
     def write(self) -> bytes:
         """The table as CSV, UTF-8."""
@@ -126,7 +135,8 @@ class UserHistories:
     """The known users' ratings, users ascending by id, each user's ratings oldest first.
 
     user_ids: int64 (users,). offsets: int64 (users + 1,). movie_ids, timestamps (seconds, UTC): int64
-    (ratings,). ratings: float32 (ratings,).
+    (ratings,). ratings: float32 (ratings,). external_ids: what the data call each user, where that is no
+    number; kept in a file of their own.
     """
 
     user_ids: Ints
@@ -134,9 +144,15 @@ class UserHistories:
     movie_ids: Ints
     ratings: np.ndarray[tuple[int], np.dtype[np.float32]]
     timestamps: Ints
+    external_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+    @cached_property
+    def names(self) -> Names:
+        """User ids by external id."""
+        return Names("users", self.user_ids, self.external_ids)
 
     def span_of(self, user_id: int) -> slice | None:
         """Where the user's ratings lie, or None for an unknown user."""
@@ -156,14 +172,14 @@ class UserHistories:
 
     def write(self) -> bytes:
         """The table as an uncompressed npz."""
-        return write_arrays({field.name: getattr(self, field.name) for field in fields(self)})
+        return write_arrays({name: getattr(self, name) for name in _HISTORY_ARRAYS})
 
     @classmethod
     def read(cls, content: bytes) -> Self:
         """Parse `histories.npz`, without pickle. Raises BundleError."""
-        names = [field.name for field in fields(cls)]
-        histories = cls(**read_arrays("histories.npz", content, names))
-        for name in names:
+        arrays: dict[str, Any] = read_arrays("histories.npz", content, _HISTORY_ARRAYS)
+        histories = cls(**arrays)
+        for name in _HISTORY_ARRAYS:
             kind = np.float32 if name == "ratings" else np.int64
             array = getattr(histories, name)
             if array.ndim != 1 or array.dtype != kind:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from twotower.arrays import Embeddings, Ints
 from twotower.bundle import Bundle
-from twotower.errors import BundleError, InvalidRequest, UserNotFound
+from twotower.errors import BundleError, InvalidRequest, UserNotFound, shown
 from twotower.features import LONG_AWAY
 from twotower.golden import GoldenUser
 from twotower.histories import Histories
@@ -23,7 +23,6 @@ from user_tower_svc.tower import UserTower
 MAX_RATINGS: Final = 10_000
 _MOST_SETTLED: Final = 10_000
 """Known users whose embeddings are kept: some 20 MB."""
-
 
 _NONE: Final = np.empty(0, dtype=np.int64)
 
@@ -75,6 +74,8 @@ class UserEmbedder:
         self._scale = np.float32(low), np.float32(high)
         self._encoder = bundle.encoder()
         self._rows_of = bundle.catalogue.rows_of
+        self.movies = bundle.catalogue.names
+        self._users = bundle.histories.names
         self._histories = bundle.histories
         self._golden = bundle.golden
         self._settled: dict[int, EmbeddedUser] = {}
@@ -105,6 +106,16 @@ class UserEmbedder:
             pb.STRATEGY_KNOWN_USER,
         )
         return profile._replace(settled=user_id) if settled else profile
+
+    def known_by_name(self, external_id: str, *, as_of: int, strict: bool) -> Profile:
+        """As `known_user`, of what the data call the user. InvalidRequest where that is a number."""
+        field = "external_user_id"
+        user_id = self._users.find(external_id, field)
+        if user_id is not None:
+            return self.known_user(user_id, as_of=as_of, strict=strict)
+        if strict:
+            raise UserNotFound(f"{field}: {shown(external_id)} is not a user of this model", field=field)
+        return self.cold_start()
 
     def rated(
         self,
@@ -238,7 +249,8 @@ class UserEmbedder:
         low, high = self._scale
         given = np.float32(rating)  # whose text tells it from the bound that it only just exceeds
         if not low <= given <= high:
-            raise InvalidRequest(f"{path}: {given!s}, allowed are {low!s} to {high!s}", field=path)
+            allowed = f"are {low!s} to {high!s}" if low < high else f"is {low!s}"
+            raise InvalidRequest(f"{path}: {given!s}, allowed {allowed}", field=path)
 
 
 def _check_movies(movie_ids: Ints) -> None:

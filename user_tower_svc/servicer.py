@@ -14,12 +14,14 @@ from twotower.arrays import FLOAT32, INT64, Ints, array_of, bytes_of
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
+from twotower.external import Names
 from twotower.metrics import stage
 from twotower.models import ModelPool
 from twotower.v1 import embedding_pb2 as pb
 from twotower.v1 import user_tower_pb2 as rpc
 from twotower.v1.user_tower_pb2_grpc import UserTowerServiceServicer
 from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
+from user_tower_svc.external import movie_ids_of
 
 
 class Ratings(NamedTuple):
@@ -81,9 +83,12 @@ class UserTowerServicer(UserTowerServiceServicer):
 
 
 def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
-    ratings = _ratings(row)
+    ratings = _ratings(row, embedder.movies)
+    named = row.HasField("external_user_id")
+    if named and row.HasField("user_id"):
+        raise InvalidRequest("external_user_id: goes not with user_id", field="external_user_id")
     if row.HasField("features"):
-        if ratings is not None or row.HasField("user_id"):
+        if ratings is not None or named or row.HasField("user_id"):
             raise InvalidRequest("features: goes with neither user_id nor ratings", field="features")
         return embedder.described(
             row.features.rating_count, row.features.mean_rating, row.features.genre_means
@@ -95,12 +100,14 @@ def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
     as_of = row.as_of if row.HasField("as_of") else int(time.time())
     if ratings is not None:
         return embedder.rated(*ratings, as_of=as_of)
+    if named:
+        return embedder.known_by_name(row.external_user_id, as_of=as_of, strict=row.strict)
     if not row.HasField("user_id"):
         raise InvalidRequest("user_id, ratings or features: one of them is needed", field="user_id")
     return embedder.known_user(row.user_id, as_of=as_of, strict=row.strict)
 
 
-def _ratings(row: rpc.EmbedUserRequest) -> Ratings | None:
+def _ratings(row: rpc.EmbedUserRequest, movies: Names) -> Ratings | None:
     """The ratings given, in whichever form; None where none are meant."""
     if row.HasField("rating_arrays"):
         if row.ratings:
@@ -109,7 +116,7 @@ def _ratings(row: rpc.EmbedUserRequest) -> Ratings | None:
     if not row.ratings and not row.has_ratings:
         return None
     return Ratings(
-        np.array([rating.movie_id for rating in row.ratings], dtype=np.int64),
+        movie_ids_of(row.ratings, movies),
         np.array([rating.rating for rating in row.ratings], dtype=np.float32),
         _timestamps(row.ratings),
     )

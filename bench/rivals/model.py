@@ -74,14 +74,16 @@ def _texts(catalogue: Catalogue) -> dict[int, str]:
     return {
         movie_id: schemas.Movie(
             movie_id=movie_id,
+            external_id=external_id,
             title=title,
             year=None if np.isnan(year) else int(year),
             genres=list(genres),
         )
         .model_dump_json()
         .removesuffix("}")
-        for movie_id, title, year, genres in zip(
+        for movie_id, external_id, title, year, genres in zip(
             catalogue.movie_ids.tolist(),
+            catalogue.external_ids or [None] * len(catalogue),
             catalogue.titles,
             catalogue.years.tolist(),
             catalogue.genres,

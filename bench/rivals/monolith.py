@@ -36,7 +36,9 @@ def create_app() -> FastAPI:
         scores = movies @ retrieval
         scores[profile.movie_rows] = -np.inf
         top = np.argsort(-scores, kind="stable")[: request.k]
-        predicted = bundle.features.unscale_ratings((rated_movies[top] @ rating).astype(np.float64))
+        predicted = np.empty(0)
+        if bundle.features.predicts_ratings:
+            predicted = bundle.features.unscale_ratings(rated_movies[top] @ rating)
         answer = model.describe(profile, top, scores[top], predicted)
         return Response(answer, media_type="application/json")
 

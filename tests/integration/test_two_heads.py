@@ -59,7 +59,8 @@ class TwoHeaded:
         scores = self.bundle.item_embeddings @ np.array(embedding.retrieval, np.float32)
         cosines = self.bundle.rating_embeddings @ np.array(embedding.rating, np.float32)
         spec, ids = self.bundle.features, self.bundle.catalogue.movie_ids
-        ratings = np.clip(spec.rating_at_zero + cosines * spec.rating_per_cosine, *spec.rating_scale)
+        at_zero, per_cosine = spec.line
+        ratings = np.clip(at_zero + cosines * per_cosine, *spec.rating_scale)
         left = ~np.isin(ids, embedding.rated_movie_ids)
         order = [row for row in np.lexsort((ids, -scores)) if left[row]][:K]
         return [(int(ids[row]), float(scores[row]), float(ratings[row])) for row in order]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from training import baselines
-from training.baselines import LIKED, bias, ease, hgb, ials, item_knn, mean, popular, svd
+from training.baselines import bias, ease, hgb, ials, item_knn, mean, popular, svd
 from training.content import MovieContent
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.pipeline import BASELINES, RANKERS, RATERS
 from training.splits import Fold
+from training.stars import LIKED
 from twotower.arrays import FeatureRows, Floats
 
 _SCALE = (0.5, 5.0)
@@ -76,6 +77,20 @@ def test_the_bias_of_a_user_never_learned_from_is_of_what_was_told() -> None:
 
 def test_svd_knows_a_stranger_by_the_mean() -> None:
     assert _predicted(svd(_fold(_TRAIN)), [(2, 2)]) == pytest.approx([3.5])
+
+
+def test_svd_learns_the_same_on_any_scale() -> None:
+    percent = replace(_TRAIN, ratings=_TRAIN.ratings * 20, scale=(0.0, 100.0))
+    pairs = [(user, movie) for user in range(2) for movie in range(2)]
+    stars, hundreds = (_predicted(svd(_fold(train)), pairs) for train in (_TRAIN, percent))
+    assert hundreds == pytest.approx(stars * 20)
+    assert np.ptp(stars) > 0.5
+
+
+def test_likes_are_those_of_the_scale() -> None:
+    tens = replace(_TRAIN, ratings=_TRAIN.ratings * 2, scale=(1.0, 10.0))
+    assert tens.liked.tolist() == _TRAIN.liked.tolist() == [True, False, True, False]
+    assert (_scores(popular(_fold(tens)), [0]) == _scores(popular(_fold(_TRAIN)), [0])).all()
 
 
 def test_svd_learns_from_what_is_told_of_users_never_learned_from() -> None:

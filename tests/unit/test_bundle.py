@@ -156,6 +156,27 @@ def test_an_extra_file_cannot_stand_in_for_a_served_one(tmp_path: Path, name: st
     assert list(tmp_path.iterdir()) == []
 
 
+NO_RATINGS = BUNDLE.features.model_copy(update={"rating_at_zero": None, "rating_per_cosine": None})
+
+
+def test_a_model_that_predicts_no_ratings_is_read_as_written(tmp_path: Path) -> None:
+    _, again = read_bundle(tmp_path, write(tmp_path, replace(BUNDLE, features=NO_RATINGS)))
+    assert not again.features.predicts_ratings
+    with pytest.raises(ValueError, match="predicts no ratings"):
+        again.features.unscale_ratings(np.zeros(1))
+
+
+def test_embeddings_for_ratings_that_are_not_predicted_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"rating_embeddings.npy: .* no ratings are predicted"):
+        write(tmp_path, replace(TWO_HEADS, features=NO_RATINGS))
+
+
+def test_half_of_how_ratings_are_predicted_is_refused(tmp_path: Path) -> None:
+    half = BUNDLE.features.model_copy(update={"rating_at_zero": None})
+    with pytest.raises(BundleError, match=r"features.json: .*rating_at_zero and rating_per_cosine"):
+        write(tmp_path, replace(BUNDLE, features=half))
+
+
 @pytest.mark.parametrize("rating", [np.nan, 0.0, 5.5])
 def test_a_history_off_the_rating_scale_is_refused(tmp_path: Path, rating: float) -> None:
     ratings = BUNDLE.histories.ratings.copy()

@@ -66,6 +66,11 @@ def test_a_wrong_value_names_its_entry(tmp_path: Path) -> None:
             "neutral_weight = -7",
             r"history\.neutral_weight: .*greater than",
         ),
+        (
+            "liked = 4.0\ndis",
+            "liked = 8.0\ndis",
+            r"hybrid\.history: .*liked: 8\.0.*allowed is 0 to 5, stars",
+        ),
         ("disliked = 3.0", "disliked = 9.0", r"hybrid\.history: .*disliked: 9\.0, allowed is 4\.0"),
         (
             "half_life = 5, floor = 0.1",

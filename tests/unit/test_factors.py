@@ -68,6 +68,17 @@ def test_a_missing_table_is_named(name: str) -> None:
     assert f"{name} is not a file in the archive" in _refusal(write_arrays(others))
 
 
+def test_without_ratings_there_are_no_factors_of_them() -> None:
+    none = replace(
+        SOUND,
+        rating_factors=np.empty((MOVIES, 0), np.float32),
+        rating_precision=np.empty((0, 0), np.float32),
+    )
+    again = MovieFactors.read(none.write())
+    again.check(MOVIES)
+    assert again.rating_factors.shape == (MOVIES, 0)
+
+
 @pytest.mark.parametrize("kind", [np.float64, np.float16, np.int32, np.complex64])
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_of_another_kind_is_named(name: str, kind: type[np.generic]) -> None:
@@ -91,7 +102,6 @@ def test_a_table_of_another_kind_is_named(name: str, kind: type[np.generic]) -> 
         ("base_ratings", (MOVIES + 1,)),
         ("rating_factors", (MOVIES,)),
         ("rating_factors", (MOVIES - 1, 2)),
-        ("rating_factors", (MOVIES, 0)),
         ("rating_factors", ()),
         ("rating_precision", (2, 3)),
         ("rating_precision", (3, 3)),

@@ -226,8 +226,8 @@ def test_without_ratings_every_row_is_a_like(tmp_path: Path) -> None:
     (tmp_path / "clicks.tsv").write_text("user_id\titem_id\ttimestamp\nu1\ta\t5\nu2\tb\t6\n")
     dataset = read_dataset(tmp_path)
     assert not dataset.rated
-    assert dataset.ratings["rating"].tolist() == [5, 5]
-    assert dataset.rating_scale == (0.5, 5.0)
+    assert dataset.ratings["rating"].tolist() == [1, 1]
+    assert dataset.rating_scale == (1.0, 1.0)
 
 
 def test_a_table_that_nobody_knows_shows_how_it_begins(tmp_path: Path) -> None:

@@ -33,6 +33,13 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return read_manifest(root, write(root, replace(make_bundle(), rating_embeddings=ratings)))
 
 
+@pytest.fixture(scope="module")
+def only_ranks(ranks: Manifest) -> Manifest:
+    """Of a model of data without ratings."""
+    factors = {"factors.npz": ranks.files["rating_embeddings.npy"]}
+    return ranks.model_copy(update={"files": factors})
+
+
 def _measured(
     manifest: Manifest, metrics: Mapping[str, float], version: str = "f" * 16, digest: str = "0" * 64
 ) -> Manifest:
@@ -73,6 +80,18 @@ def test_what_ranks_worse_than_the_most_popular_movies_is_refused(ranks: Manifes
     with pytest.raises(BundleError) as caught:
         check_good_enough(_measured(ranks, _of_ranking(own)), None)
     assert str(caught.value) == f"its ndcg@10 is {own:.4f}, that of `popular` 0.1000: {_REFUSED}"
+
+
+@pytest.mark.parametrize(("own", "passes"), [(0.2, True), (0.05, False)])
+def test_what_predicts_no_ratings_is_asked_for_its_ranking(
+    only_ranks: Manifest, own: float, *, passes: bool
+) -> None:
+    measured = _measured(only_ranks, {f"made-up {_NDCG}": own, f"popular {_NDCG}": 0.1})
+    if passes:
+        assert check_good_enough(measured, None).startswith(f"its ndcg@10 is {own:.4f}")
+    else:
+        with pytest.raises(BundleError, match="not good enough"):
+            check_good_enough(measured, None)
 
 
 @pytest.mark.parametrize("own", [0.8, 1.0, 1.04])

@@ -208,6 +208,14 @@ def test_samples_show_likes_and_predicted_ratings(page: _Page) -> None:
     assert {_HOSTILE, "Alien (1979)"} <= {*page.texts("td")}
 
 
+def test_samples_of_data_without_ratings_have_no_column_of_them() -> None:
+    sample = Sample("User ada", ("Heat",), (Suggestion("Alien", None),))
+    page = _Page(render_report(_report(samples=(sample,), results=None)))
+    assert "Alien" in page.texts("td")
+    assert "recommended" in page.texts("th")
+    assert "predicted" not in page.texts("th")
+
+
 def test_what_there_is_nothing_of_is_left_out() -> None:
     page = _Page(render_report(Report(recipes=["own"], seeds=[0, 1], dataset=_dataset())))
     assert page.texts("h2") == ["Not evaluated"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.recommender import Ask, Recommendation, Recommender
+from gateway.recommender import Ask, Recommendation, Recommender, _check
 from gateway.settings import GatewaySettings
 from twotower.errors import BadAnswer, RequestError, Unavailable, UserNotFound
 from twotower.v1 import embedding_pb2 as pb
@@ -14,6 +14,12 @@ from twotower.v1 import retrieval_pb2 as rpc
 from twotower.v1 import user_tower_pb2 as tower
 
 A, B = "a" * 16, "b" * 16
+
+
+@pytest.mark.parametrize(("ratings", "may_be"), [([], True), ([4.0], True), ([4.0, 4.0], False)])
+def test_a_rating_is_predicted_of_every_movie_or_of_none(ratings: list[float], *, may_be: bool) -> None:
+    found = rpc.RetrieveMoviesResponse(movie_ids=[7], scores=[0.5], predicted_ratings=ratings)
+    assert isinstance(_check(rpc.RetrieveMoviesRequest(k=1), found), BadAnswer) != may_be
 
 
 class Services:

@@ -227,6 +227,14 @@ def test_a_second_head_predicts_ratings_and_ranks_nothing(tmp_path: Path) -> Non
     np.testing.assert_allclose(found.predicted_ratings, 5.5 - plain.predicted_ratings)
 
 
+def test_a_model_of_data_without_ratings_predicts_none(tmp_path: Path) -> None:
+    none = {"rating_at_zero": None, "rating_per_cosine": None}
+    ranks = of(tmp_path, replace(BUNDLE, features=BUNDLE.features.model_copy(update=none)))
+    (found,), (plain,) = (r.retrieve([query(12)]) for r in (ranks, of(tmp_path, BUNDLE)))
+    assert found.hits.rows.tolist() == plain.hits.rows.tolist()
+    assert found.predicted_ratings.shape == (0,)
+
+
 def test_golden_requests_are_answered_as_recorded(retriever: Retriever) -> None:
     retriever.replay()
 

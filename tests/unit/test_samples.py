@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from builders import make_dataset
+from builders import RATING_SCALE, make_dataset
 from training.dataset import Dataset
 from training.interactions import Interactions
 from training.methods import Fitted
@@ -27,7 +29,7 @@ def _dataset(ratings: list[tuple[int, int, float, int]]) -> Dataset:
         }
     )
     table = pd.DataFrame(ratings, columns=columns).astype({"rating": "float32"})
-    return make_dataset("made-up", "0" * 64, table, movies)
+    return replace(make_dataset("made-up", "0" * 64, table, movies), rating_scale=RATING_SCALE)
 
 
 def _sample(ratings: list[tuple[int, int, float, int]], fitted: Fitted) -> tuple[Sample, ...]:
@@ -90,6 +92,13 @@ def test_where_nobody_liked_anything_somebody_is_shown() -> None:
     assert found.user.endswith("history: 1 rating")
     assert found.liked == ()
     assert len(found.recommended) == 10
+
+
+def test_a_user_is_called_what_the_data_say() -> None:
+    dataset = _dataset([(7, 0, 4.0, 1)])
+    named = replace(dataset, users=dataset.users.assign(external_id=["ada"]))
+    (found,) = sample(named, Interactions.of(named), _FITTED)
+    assert found.user.startswith("User ada, a ")
 
 
 def test_no_more_is_recommended_than_is_left() -> None:

@@ -40,6 +40,13 @@ def parse(**body: Any) -> RecommendationRequest:
         ({"ratings": [{"movie_id": 1, "rating": math.nan}]}, "ratings"),
         ({"ratings": [{"movie_id": 1, "rating": True}]}, "ratings"),
         ({"unknown": 1}, "unknown"),
+        ({"external_user_id": ""}, "external_user_id"),
+        ({"external_user_id": 1}, "external_user_id"),
+        ({"user_id": 1, "external_user_id": "1"}, "external_user_id"),
+        ({"ratings": [{"external_id": "", "rating": 1}]}, "ratings"),
+        ({"ratings": [{"movie_id": 1, "external_id": "1", "rating": 1}]}, "ratings"),
+        ({"ratings": [{"movie_id": None, "external_id": None, "rating": 1}]}, "ratings"),
+        ({"exclude_external_ids": [""]}, "exclude_external_ids"),
     ],
 )
 def test_what_is_not_allowed(body: dict[str, Any], field: str) -> None:
@@ -47,6 +54,18 @@ def test_what_is_not_allowed(body: dict[str, Any], field: str) -> None:
         parse(**body)
     (fault,) = caught.value.errors()
     assert fault["loc"][0] == field
+
+
+def test_a_rating_names_its_movie_in_one_way() -> None:
+    ratings = [{"movie_id": 0, "rating": 1}, {"external_id": "0", "movie_id": None, "rating": 1}]
+    first, second = parse(ratings=ratings).ratings or []
+    assert (first.movie_id, first.external_id) == (0, None)
+    assert (second.movie_id, second.external_id) == (None, "0")
+
+
+def test_an_external_id_is_there_only_where_the_data_have_one() -> None:
+    assert "external_id" not in MovieDetails.of(rpc.Movie(movie_id=1)).model_dump()
+    assert MovieDetails.of(rpc.Movie(movie_id=1, external_id="B")).model_dump()["external_id"] == "B"
 
 
 def test_a_request_does_not_change() -> None:

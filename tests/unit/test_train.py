@@ -205,6 +205,36 @@ def test_two_heads_are_fitted_to_whatever_there_is(
     towers.encoder.factors.check(train.movies)
 
 
+def test_ratings_on_a_larger_scale_are_learned_as_the_same_stars(two_headed: Recipe) -> None:
+    larger = replace(_MANY, ratings=_MANY.ratings * 4, scale=(2.0, 20.0))
+    fitted = [
+        fit(train, _content(40), train.scale, two_headed, seed=1, epochs=1).asked_by(train.histories())
+        for train in (_MANY, larger)
+    ]
+    stars, fours = (each.ratings(_MANY.user_rows, _MANY.movie_rows) for each in fitted if each.ratings)
+    assert fours == pytest.approx(stars * 4, abs=1e-3)
+    ranked = [recommend(each.scores, _MANY, np.arange(20)) for each in fitted if each.scores]
+    assert (ranked[0] == ranked[1]).all()
+    assert larger.liked.tolist() == _MANY.liked.tolist() == (_MANY.ratings >= 4).tolist()
+
+
+def test_where_there_are_no_ratings_none_are_predicted(two_headed: Recipe) -> None:
+    taken = replace(_MANY, ratings=np.ones(500), scale=(1.0, 1.0), rated=False)
+    towers = fit(taken, _content(40), taken.scale, two_headed, seed=1)
+    users, movies = towers.embed_users(taken.histories()), towers.embed_movies()
+    assert users.rating is None
+    assert movies.rating is None
+    assert np.linalg.norm(movies.retrieval, axis=1) == pytest.approx(1, abs=1e-5)
+    fitted = towers.asked_by(taken.histories())
+    assert fitted.scores
+    assert fitted.ratings is None
+    assert not towers.encoder.spec.predicts_ratings
+    assert towers.encoder.factors is not None
+    towers.encoder.factors.check(taken.movies)
+    assert towers.encoder.columns.rating == slice(0, 0)
+    assert towers.epochs == two_headed.hybrid.retrieval.epochs  # type: ignore[union-attr]
+
+
 def test_a_checkerboard_is_learned_by_both_heads(two_headed: Recipe) -> None:
     """Every user loves the movies of one colour and none of the other, and has rated half of all."""
     users, movies = np.divmod(np.random.default_rng(0).permutation(60 * 80), 80)

@@ -70,6 +70,19 @@ def test_ratings_of_which_some_have_a_timestamp_are_told_apart(parse: Any) -> No
     assert [each.HasField("timestamp") for each in user.ratings] == [True, False]
 
 
+def test_external_ids() -> None:
+    given = [{"external_id": "B-17", "rating": 4.5}, {"movie_id": 2, "rating": 3, "timestamp": None}]
+    body = RecommendationRequest.model_validate(
+        {"external_user_id": "ada", "ratings": given, "exclude_external_ids": ["x"]}
+    )
+    user, search = ask(body)
+    assert not user.HasField("user_id")
+    assert (user.external_user_id, user.has_ratings) == ("ada", True)
+    assert user.ratings == [pb.Rating(external_id="B-17", rating=4.5), pb.Rating(movie_id=2, rating=3)]
+    assert not user.HasField("rating_arrays")
+    assert search.exclude_external_ids == ["x"]
+
+
 @pytest.mark.parametrize(("body", "meant"), [({"ratings": []}, True), ({"ratings": None}, False)])
 def test_no_ratings_are_not_the_same_as_none_given(
     parse: Any, body: dict[str, Any], *, meant: bool
@@ -138,6 +151,10 @@ def test_an_answer() -> None:
         "ignored_ratings": 2,
         "shortfall": None,
     }
+
+
+def test_a_model_that_predicts_no_ratings_says_null() -> None:
+    assert [item.predicted_rating for item in answer(predicted_ratings=[]).items] == [None, None]
 
 
 def test_an_answer_without_movies() -> None:
