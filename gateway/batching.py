@@ -19,7 +19,7 @@ _PATIENCE: Final = 0.01
 """Seconds between looks for requests past their deadlines."""
 
 _GATHERING: Final = 0.25
-_LONGEST_GATHERING: Final = 0.02
+_LONGEST_GATHERING: Final = 0.005
 """How long those just answered are waited for: a share of their batch's time, and seconds at most."""
 
 Send = Callable[[list[Request], float], Awaitable[Sequence[Answer | RequestError]]]
