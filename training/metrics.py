@@ -19,9 +19,17 @@ def top_k(scores: FeatureRows, k: int) -> Ints:
     -1 stands where no score but -inf is left. Equal scores are ordered at random, by one fixed order of
     all movies, so that nothing is won by where a movie stands in the catalogue.
     """
-    order = np.random.RandomState(7).permutation(scores.shape[1])
-    ranked = np.argsort(-scores[:, order], axis=1, kind="stable")[:, :k]
-    columns = order[ranked]
+    users, movies = scores.shape
+    k = min(k, movies)
+    order = np.random.RandomState(7).permutation(movies)
+    falling = -scores[:, order]
+    # Those as good as the k-th, more than k where some are equal; only they are sorted.
+    last = np.partition(falling, k - 1, axis=1)[:, k - 1 : k]
+    rows, places = np.nonzero(falling <= last)
+    best = np.lexsort((places, falling[rows, places], rows))
+    counts = np.bincount(rows, minlength=users)
+    starts = np.cumsum(counts) - counts
+    columns = order[places[best[starts[:, None] + np.arange(k)]]]
     return np.where(np.isneginf(np.take_along_axis(scores, columns, axis=1)), -1, columns)
 
 
