@@ -163,9 +163,9 @@ class Bounds(_Section):
 
     movies: Positive = 6_000
     """So many of the most liked movies are regressed on each other; arrays are movies x movies."""
-    pairs: Positive = 3_000_000_000
+    pairs: Positive = 2_000_000_000
     """Pairs of a user's ratings that are summed; of long histories, those of windows apart."""
-    ratings: Positive = 4_000_000
+    ratings: Positive = 2_000_000
     """Ratings seen without themselves, and learned from in an epoch: all those of some of the users."""
 
 
