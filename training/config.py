@@ -165,7 +165,7 @@ class Bounds(_Section):
     """So many of the most liked movies are regressed on each other; arrays are movies x movies."""
     pairs: Positive = 2_000_000_000
     """Pairs of a user's ratings that are summed; of long histories, those of windows apart."""
-    ratings: Positive = 2_000_000
+    ratings: Positive = 1_000_000
     """Ratings seen without themselves, and learned from in an epoch: all those of some of the users."""
 
 

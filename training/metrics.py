@@ -21,16 +21,16 @@ def top_k(scores: FeatureRows, k: int) -> Ints:
     """
     users, movies = scores.shape
     k = min(k, movies)
-    order = np.random.RandomState(7).permutation(movies)
-    falling = -scores[:, order]
+    rank = np.argsort(np.random.RandomState(7).permutation(movies))
+    falling = -scores
     # Those as good as the k-th, more than k where some are equal; only they are sorted.
     last = np.partition(falling, k - 1, axis=1)[:, k - 1 : k]
-    rows, places = np.nonzero(falling <= last)
-    best = np.lexsort((places, falling[rows, places], rows))
+    rows, columns = np.nonzero(falling <= last)
+    best = np.lexsort((rank[columns], falling[rows, columns], rows))
     counts = np.bincount(rows, minlength=users)
     starts = np.cumsum(counts) - counts
-    columns = order[places[best[starts[:, None] + np.arange(k)]]]
-    return np.where(np.isneginf(np.take_along_axis(scores, columns, axis=1)), -1, columns)
+    ranked = columns[best[starts[:, None] + np.arange(k)]]
+    return np.where(np.isneginf(np.take_along_axis(scores, ranked, axis=1)), -1, ranked)
 
 
 def ndcg(hits: Bools, relevant: Ints) -> Floats:
