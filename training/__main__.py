@@ -17,6 +17,7 @@ from training.layouts import ROLES, Columns, Role, Scale
 from training.quiet import quiet_native_stderr
 from training.report import Reporter
 from training.splits import PROTOCOLS
+from training.synthesis import synthesize
 from twotower.bundle import list_versions, read_bundle
 from twotower.errors import BundleError, SettingsError
 from twotower.files import check_writable, write_atomically
@@ -30,6 +31,7 @@ from twotower.settings import S3_ADDRESS, BundleSettings
 
 _MOST_SEEDS = 100
 _MOST_TRIALS = 100_000
+_MOST_ROWS = 10**9
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect_data.add_argument(
         "--json", type=Path, metavar="FILE", help="write the same as JSON to a file; - for here, alone"
     )
+
+    synthesize_ = commands.add_parser(
+        "synthesize", help="make up ratings of any size, in the layout of MovieLens"
+    )
+    _fill_synthesize(synthesize_)
 
     tune = commands.add_parser("tune", help="search a recipe's ranges for what does best")
     _fill_tune(tune)
@@ -165,6 +172,22 @@ def _fill_tune(tune: argparse.ArgumentParser) -> None:
     )
     tune.add_argument(
         "--out", type=Path, metavar="FILE", help="the recipe to write (default: RECIPE-tuned.toml)"
+    )
+
+
+def _fill_synthesize(synthesize_: argparse.ArgumentParser) -> None:
+    synthesize_.set_defaults(command=_synthesize)
+    synthesize_.add_argument("path", type=Path, metavar="PATH", help="the folder to make")
+    for name in ("users", "movies", "ratings"):
+        synthesize_.add_argument(
+            f"--{name}", type=_integer(1, _MOST_ROWS), required=True, metavar="N", help="how many"
+        )
+    synthesize_.add_argument(
+        "--seed",
+        type=_integer(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="the same seed, the same ratings (default: 0)",
     )
 
 
@@ -328,6 +351,19 @@ def _inspect_data(options: argparse.Namespace) -> None:
     Reporter().inspection(inspection)
     if to_file:
         write_atomically(options.json, document.encode() + b"\n")
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    synthesize(
+        options.path,
+        users=options.users,
+        movies=options.movies,
+        ratings=options.ratings,
+        seed=options.seed,
+    )
+    print(  # noqa: T201
+        f"{options.path}: {options.ratings} ratings of {options.movies} movies by {options.users} users"
+    )
 
 
 def _tune(options: argparse.Namespace) -> None:

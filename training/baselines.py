@@ -87,13 +87,16 @@ def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
         from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415
 
         train = fold.train.by_user()
-        statistics = Statistics.of(train, content, scale, _DAMPING, load_recipe(_FEATURES_OF).hybrid)
+        recipe = load_recipe(_FEATURES_OF)
+        statistics = Statistics.of(train, content, scale, _DAMPING, recipe.hybrid, bounds=recipe.bounds)
+        learned = statistics.learned
         model = HistGradientBoostingRegressor(
             max_iter=200, max_leaf_nodes=8, min_samples_leaf=200, early_stopping=False, random_state=0
         )
         with threadpool_limits(1, "openmp"):  # beside other work its threads only wait for each other
-            model.fit(np.hstack(statistics.leaving_out(np.arange(len(train)))), train.ratings)
-        users = statistics.encoder().encode_for_rating(fold.history.histories())
+            model.fit(np.hstack(statistics.leaving_out(np.arange(len(learned)))), learned.ratings)
+        encode = statistics.encoder().encode_for_rating
+        users = np.concatenate([encode(block) for block in fold.history.histories().blocks()])
         movies = statistics.movie_rows
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:

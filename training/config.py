@@ -120,8 +120,6 @@ class RetrievalConfig(DescentConfig):
 
     min_likes: Positive
     """Movies with fewer likes are placed by their content."""
-    max_movies: Positive
-    """So are all but this many of the most liked, whose regressions on each other are held in memory."""
     near: Annotated[float, Field(gt=0)]
     """Ratings of a user that are this many apart are a third as close as neighbours."""
     far_weight: Annotated[float, Field(ge=0, le=1)]
@@ -173,6 +171,17 @@ class HybridConfig(_Section):
         return history
 
 
+class Bounds(_Section):
+    """How much of large data is learned from in ways that do not scale. Less is learned from whole."""
+
+    movies: Positive = 6_000
+    """So many of the most liked movies are regressed on each other; arrays are movies x movies."""
+    pairs: Positive = 2_000_000_000
+    """Pairs of a user's ratings that are summed; of long histories, those of windows apart."""
+    ratings: Positive = 1_000_000
+    """Ratings seen without themselves, and learned from in an epoch: all those of some of the users."""
+
+
 class Range(_Section):
     """Where `tune` looks for a number."""
 
@@ -216,6 +225,7 @@ class Recipe(_Section):
     fit: FitConfig
     hybrid: HybridConfig | None = None
     """Set where a second head retrieves, and the first one predicts ratings alone."""
+    bounds: Bounds = Bounds()
     tune: dict[str, Searched] = {}
     """Where `tune` looks, by the entry's name with dots."""
 

@@ -69,12 +69,9 @@ def export_bundle(
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     movies = embed(item_tower, towers.movie_rows)
     rated = interactions.histories()
-    users = embed(user_tower, encoder.encode(rated))
-    difference = max(
-        _largest_difference("item", movies, towers.embed_movies()),
-        _largest_difference("user", users, towers.embed_users(rated)),
-    )
-    partition = divide(movies.retrieval, users.retrieval, rated)
+    users, of_users = _embed_users(user_tower, towers, rated)
+    difference = max(_largest_difference("item", movies, towers.embed_movies()), of_users)
+    partition = divide(movies.retrieval, users, rated)
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)
     bundle = Bundle(
@@ -129,6 +126,17 @@ def embed(tower: bytes, features: FeatureRows) -> TwoHeads:
         (name,) = runner.get_input_details()
         made = runner(**{name: features})
     return TwoHeads(made[RETRIEVAL], made.get(RATING))
+
+
+def _embed_users(user_tower: bytes, towers: TwoTowers, histories: Histories) -> tuple[Embeddings, float]:
+    """Users' retrieval embeddings as they are served, and the largest difference of any to Keras'."""
+    found, difference = [], 0.0
+    for block in histories.blocks():
+        rows = towers.encoder.encode(block)
+        served = embed(user_tower, rows)
+        difference = max(difference, _largest_difference("user", served, towers.embed_user_rows(rows)))
+        found.append(served.retrieval)
+    return np.concatenate(found), difference
 
 
 def _golden_users(

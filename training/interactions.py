@@ -82,7 +82,10 @@ class Interactions:
         )
 
     def by_user(self) -> Self:
-        """Ordered by user, then time, then as before."""
+        """Ordered by user, then time, then as before; themselves where they are so already."""
+        users, times = np.diff(self.user_rows), np.diff(self.timestamps)
+        if bool(((users > 0) | ((users == 0) & (times >= 0))).all()):
+            return self
         return self.take(np.lexsort((self.timestamps, self.user_rows)))
 
     def histories(self, asked_at: Ints | None = None) -> Histories:

@@ -19,10 +19,18 @@ def top_k(scores: FeatureRows, k: int) -> Ints:
     -1 stands where no score but -inf is left. Equal scores are ordered at random, by one fixed order of
     all movies, so that nothing is won by where a movie stands in the catalogue.
     """
-    order = np.random.RandomState(7).permutation(scores.shape[1])
-    ranked = np.argsort(-scores[:, order], axis=1, kind="stable")[:, :k]
-    columns = order[ranked]
-    return np.where(np.isneginf(np.take_along_axis(scores, columns, axis=1)), -1, columns)
+    users, movies = scores.shape
+    k = min(k, movies)
+    rank = np.argsort(np.random.RandomState(7).permutation(movies))
+    falling = -scores
+    # Those as good as the k-th, more than k where some are equal; only they are sorted.
+    last = np.partition(falling, k - 1, axis=1)[:, k - 1 : k]
+    rows, columns = np.nonzero(falling <= last)
+    best = np.lexsort((rank[columns], falling[rows, columns], rows))
+    counts = np.bincount(rows, minlength=users)
+    starts = np.cumsum(counts) - counts
+    ranked = columns[best[starts[:, None] + np.arange(k)]]
+    return np.where(np.isneginf(np.take_along_axis(scores, ranked, axis=1)), -1, ranked)
 
 
 def ndcg(hits: Bools, relevant: Ints) -> Floats:

@@ -35,7 +35,12 @@ RANKERS: Final[Mapping[str, Method]] = {
 RATERS: Final[Mapping[str, Method]] = {"bias": baselines.bias, "svd": baselines.svd}
 HGB: Final = "hgb"
 MEAN: Final = "mean"
+_MOST_JUDGED: Final = 10_000
+"""Users by whom methods are judged, drawn at random where there are more."""
 _MOST_FOR_EASE: Final = 10_000
+"""Users, and movies: it holds arrays of users x users, and of users x movies."""
+_MOST_FOR_SVD: Final = 5_000_000
+"""Ratings, each of which takes a quarter of a kilobyte there."""
 BASELINES: Final = (*RANKERS, *RATERS, HGB)
 """Every method that `evaluate` compares with; the last one needs to know the movies."""
 
@@ -65,9 +70,7 @@ def train(
         if not chosen.hybrid and task.interactions.timed:
             protocols.append(random(task.interactions))
         own = {chosen.name: task.method(chosen)}
-        rankers = {"popular": baselines.popular}
-        if task.interactions.users <= _MOST_FOR_EASE:  # it is users x users
-            rankers["ease"] = baselines.ease
+        rankers = {"popular": baselines.popular, "ease": baselines.ease}
         results = task.compare(protocols, rankers, {MEAN: baselines.mean, **RATERS}, own, [seed])
         reporter.results(results, [chosen.name])
     except TooFewRatings as error:
@@ -215,10 +218,12 @@ class _Task:
         own: Mapping[str, SeededMethod],
         seeds: Sequence[int],
     ) -> Results:
-        """Judge methods without chance once, and our own with every seed."""
+        """Judge methods without chance once, and our own with every seed; both as the size allows."""
         scale = self.dataset.rating_scale
+        rankers, raters = self._as_size_allows(rankers), self._as_size_allows(raters)
+        judged = [self._judged_by_some(protocol) for protocol in protocols]
         runs = []
-        for each in protocols:
+        for each in judged:
             # Likes that stand for ratings are all alike: there is nothing to predict.
             protocol = replace(each, rated=each.rated and self.dataset.rated)
             fixed = {
@@ -232,8 +237,25 @@ class _Task:
                 for seed in seeds:
                     method = seeded(seed)
                     runs.append(Run(protocol.name, name, seed, judge(protocol, method, scale)))
-        digests = {protocol.name: protocol.digest for protocol in protocols}
+        digests = {protocol.name: protocol.digest for protocol in judged}
         return Results(runs, self.interactions.movies, digests)
+
+    def _as_size_allows(self, methods: Mapping[str, Method]) -> dict[str, Method]:
+        data = self.interactions
+        too_large = {
+            "ease": max(data.users, data.movies) > _MOST_FOR_EASE,
+            "svd": len(data) > _MOST_FOR_SVD,
+        }
+        for name in methods:
+            if too_large.get(name):
+                self._reporter.say(f"{name} is left out: it does not scale to so much data")
+        return {name: method for name, method in methods.items() if not too_large.get(name)}
+
+    def _judged_by_some(self, protocol: Protocol) -> Protocol:
+        limited = protocol.judged_by(_MOST_JUDGED)
+        if limited is not protocol:
+            self._reporter.say(f"{protocol.name}: judged by {_MOST_JUDGED} users, drawn at random")
+        return limited
 
     def hgb(self) -> Method:
         """The baseline that needs to know the movies."""

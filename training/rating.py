@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from training.interactions import Interactions
 from training.rating_factors import RatingFactors
 from training.statistics import Inputs, Statistics
 from training.towers import Skip, build_correction, build_tower, join_towers, to_unit_norm
-from twotower.arrays import Floats
+from twotower.arrays import FeatureRows, Floats, Ints
 from twotower.errors import TrainingError
 
 _LAST_RATE: Final = 0.05
@@ -53,10 +53,11 @@ def fit_rating(
     epochs = epochs or config.max_epochs
     user, item = _build(statistics, recipe)
     model = join_towers(user, item)
-    optimizer = _optimizer(config, epochs * math.ceil(len(statistics.train) / config.batch_size))
+    ratings = len(statistics.learned)
+    optimizer = _optimizer(config, epochs * math.ceil(ratings / config.batch_size))
     run = _runner(model, optimizer)
     random = np.random.default_rng(seed)
-    held_out = _held_out(statistics, validation) if validation else None
+    held_out = _HeldOut.of(statistics, validation) if validation else None
     _, scale = statistics.spec.line
     best, least, weights = 0, math.inf, model.get_weights()
     with watch("ratings", epochs, "RMSE") as on_epoch:
@@ -65,8 +66,8 @@ def fit_rating(
                 float(run(*inputs, targets, config.batch_size)) * len(targets)
                 for inputs, targets in shuffled(statistics, config, random)
             )
-            error = scale * math.sqrt(squares / len(statistics.train))
-            held_out_error = scale * _rmse(model, *held_out) if held_out else None
+            error = scale * math.sqrt(squares / ratings)
+            held_out_error = scale * _rmse(model, held_out) if held_out else None
             judged = error if held_out_error is None else held_out_error
             if not math.isfinite(judged):
                 raise TrainingError(
@@ -87,19 +88,19 @@ def fit_rating(
 def shuffled(
     statistics: Statistics, config: FitConfig, random: np.random.Generator
 ) -> Iterator[tuple[Inputs, Floats]]:
-    """All ratings of a training part once, in new order: both towers' inputs, and targets (m,).
+    """All ratings to learn from once, in new order: both towers' inputs, and targets (m,).
 
     Some of the movies are shown as if nobody had rated them.
     """
-    order = random.permutation(len(statistics.train))
+    order = random.permutation(len(statistics.learned))
     size = config.batch_size * _BATCHES_AT_ONCE
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        scaled = statistics.spec.scale_ratings(statistics.train.ratings[places])
+        scaled = statistics.spec.scale_ratings(statistics.learned.ratings[places])
         users, movies = statistics.leaving_out(places)
         if config.unrated:
             unrated = random.random(len(places)) < config.unrated
-            rows = statistics.train.movie_rows[places[unrated]]
+            rows = statistics.learned.movie_rows[places[unrated]]
             movies[unrated] = statistics.unrated_movie_rows[rows]
         yield (users, movies), scaled.astype(np.float32)
 
@@ -140,12 +141,14 @@ def _runner(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Any:
     return run
 
 
-def _rmse(model: keras.Model, inputs: Inputs, targets: Floats) -> float:
-    users, movies = inputs
+def _rmse(model: keras.Model, held_out: _HeldOut) -> float:
     errors = [
-        model([users[start:stop], movies[start:stop]])[:, 0].numpy() - targets[start:stop]
-        for start in range(0, len(targets), _PREDICTED_AT_ONCE)
-        for stop in [start + _PREDICTED_AT_ONCE]
+        model([held_out.users[held_out.user_rows[some]], held_out.movies[held_out.movie_rows[some]]])[
+            :, 0
+        ].numpy()
+        - held_out.targets[some]
+        for start in range(0, len(held_out.targets), _PREDICTED_AT_ONCE)
+        for some in [slice(start, start + _PREDICTED_AT_ONCE)]
     ]
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
@@ -159,7 +162,7 @@ def _build(statistics: Statistics, recipe: Recipe) -> tuple[keras.Model, keras.M
             build_tower("user", spec.user_width, recipe.towers),
             build_tower("item", spec.movie_width, recipe.towers),
         )
-    sample = np.linspace(0, len(statistics.train) - 1, _SCALED_BY).astype(np.int64)
+    sample = np.linspace(0, len(statistics.learned) - 1, _SCALED_BY).astype(np.int64)
     rows = statistics.leaving_out(np.unique(sample))
     skips = _skips(statistics, factors, recipe.towers.dim - 2)
     user, item = (
@@ -182,7 +185,23 @@ def _skips(statistics: Statistics, factors: RatingFactors, out: int) -> tuple[Sk
     return Skip(of_user, constant), Skip(of_movie, np.zeros(out))
 
 
-def _held_out(statistics: Statistics, held_out: Interactions) -> tuple[Inputs, Floats]:
-    users = statistics.encoder().encode_for_rating(statistics.train.histories())
-    inputs = users[held_out.user_rows], statistics.movie_rows[held_out.movie_rows]
-    return inputs, statistics.spec.scale_ratings(held_out.ratings)
+class _HeldOut(NamedTuple):
+    """What towers are judged by: inputs of all users and movies, the rows of both, (m,), and targets."""
+
+    users: FeatureRows
+    movies: FeatureRows
+    user_rows: Ints
+    movie_rows: Ints
+    targets: Floats
+
+    @classmethod
+    def of(cls, statistics: Statistics, held_out: Interactions) -> Self:
+        encoder = statistics.encoder()
+        blocks = statistics.train.histories().blocks()
+        return cls(
+            np.concatenate([encoder.encode_for_rating(block) for block in blocks]),
+            statistics.movie_rows,
+            held_out.user_rows,
+            held_out.movie_rows,
+            statistics.spec.scale_ratings(held_out.ratings),
+        )

@@ -3,11 +3,16 @@
 Each movie is regressed on who rated it, and each user on what was rated. The users' regression is then
 cut down to the directions that explain most. Every row is had without the value of the rating that it is
 to predict; that there is one is known to the co-occurrences, and the priors are learned from all.
+
+Movies' regressions are of all ratings. What users are regressed on, and what a rating sees without
+itself, is had of the ratings that towers learn from alone, a block after the other: those of some of the
+users where there are many.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -24,7 +29,7 @@ from twotower.histories import Histories, weighted_moments
 
 LONGEST: Final = 0.98
 """How long a vector may be before it is brought to unit norm."""
-_RATINGS_AT_ONCE: Final = 2**13
+_RATINGS_AT_ONCE: Final = 2**14
 _NEARLY_ALL: Final = 0.999
 _TINY: Final = 1e-6
 """What does not deviate by more is divided by this."""
@@ -41,9 +46,9 @@ class RatingFactors:
     """Predicted rating = global mean + base of the movie + factors of the movie times the user's.
 
     base: float64 (movies,). movies: float64 (movies, r). precision: float64 (r, r), of users' factors
-    around 0, in units of the noise's. The same as each of the n ratings learned from sees them,
-    without itself: base_without (n,), movies_without (n, r), users_without (n, r). And as they would be
-    if nobody had rated the movie: base_unrated (movies,), movies_unrated (movies, r).
+    around 0, in units of the noise's. The same as each of m ratings sees them, without itself:
+    base_without (m,), movies_without (m, r), users_without (m, r). And as they would be if nobody had
+    rated the movie: base_unrated (movies,), movies_unrated (movies, r).
     """
 
     base: Floats
@@ -88,23 +93,35 @@ class RatingFactors:
 
     @classmethod
     def of(
-        cls, train: Interactions, content: MovieContent, config: FactorConfig, fading: Fading
+        cls,
+        train: Interactions,
+        content: MovieContent,
+        config: FactorConfig,
+        fading: Fading,
+        chosen: Ints | None = None,
     ) -> Self:
-        """Learn from ratings ordered by user and time, in stars: what the config says is in these."""
+        """Learn from ratings ordered by user and time, in stars: what the config says is in these.
+
+        chosen: int64 (m,), ascending, which ratings are to be seen without themselves: all of some of
+        the users; without, all there are.
+        """
+        chosen = np.arange(len(train)) if chosen is None else chosen
         global_mean = train.ratings.mean()
         users, movies = _cooccurrence(train, config.svd)
-        tastes = _movies_on_users(train, content, users, config)
+        tastes = _movies_on_users(train, content, users, config, chosen)
         design = _Design(content, movies, train)
-        rows = design.rows(train.movie_rows, tastes.without, design.counts[train.movie_rows] - 1)
-        surprises = train.ratings - global_mean - tastes.without[:, 0]
-        histories = train.histories()
+        seen = _of_these_users(train.take(chosen))
+        rows = _SeenRows(design, seen.movie_rows, tastes.without)
+        histories = seen.histories()
         weights = fading.weights(histories.ages)
-        prior = _users_on_movies(
-            GroupedRows(train.user_rows, rows, surprises),
-            weights,
-            design.penalties(config),
-            train.users,
-            config,
+        surprises = seen.ratings - global_mean - tastes.without[:, 0]
+        root = np.sqrt(weights)
+        weighted = GroupedRows(seen.user_rows, _Weighted(rows, root), surprises * root)
+        penalties = design.penalties(config)
+        prior = weighted.learn_prior(
+            Prior(np.zeros((seen.users, len(penalties))), np.diag(penalties)),
+            noise=config.noise,
+            steps=config.user_steps,
         )
         mean, shape, spread = prior.mean[0], *_leading(rows, prior, config.factors)
         every = np.arange(train.movies)
@@ -113,8 +130,9 @@ class RatingFactors:
         # users' factors z are drawn with covariance spread' precision^-1 spread
         covariance = spread.T @ np.linalg.inv(prior.precision) @ spread
         precision: Floats = np.linalg.inv(covariance).astype(np.float64)
-        factors, base = rows @ shape, tastes.without[:, 0] + rows @ mean
-        missed = train.ratings - global_mean - base
+        projected = rows.times(np.column_stack([mean, shape]))
+        base, factors = tastes.without[:, 0] + projected[:, 0], projected[:, 1:]
+        missed = seen.ratings - global_mean - base
         left_out = _without_each(histories, factors, missed, weights, precision)
         balance = np.sqrt(
             np.maximum(factors.std(axis=0), _TINY) / np.maximum(left_out.std(axis=0), _TINY)
@@ -124,8 +142,8 @@ class RatingFactors:
             movies=all_rows @ shape / balance,
             precision=precision / balance[:, None] / balance,
             base_without=base,
-            movies_without=factors / balance,
-            users_without=left_out * balance,
+            movies_without=np.divide(factors, balance, out=factors),
+            users_without=np.multiply(left_out, balance, out=left_out),
             base_unrated=tastes.unrated[:, 0] + unrated @ mean,
             movies_unrated=unrated @ shape / balance,
         )
@@ -151,8 +169,8 @@ def _cooccurrence(train: Interactions, dimensions: int) -> tuple[Floats, Floats]
 
 @dataclass(frozen=True)
 class _Tastes:
-    """Bias and coefficients of movies, (movies, 1 + d): as they are, as each rating sees them,
-    (n, 1 + d), and as their content alone suggests.
+    """Bias and coefficients of movies, (movies, 1 + d): as they are, as each of the chosen ratings sees
+    them, (m, 1 + d), and as their content alone suggests.
     """  # noqa: D205
 
     of_movie: Floats
@@ -160,16 +178,26 @@ class _Tastes:
     unrated: Floats
 
 
+@dataclass(frozen=True)
+class _OfUsers:
+    """Rows of a table (users, k), one for each rating's user: (n, k), never held as a whole."""
+
+    table: Floats
+    user_rows: Ints
+
+    def __getitem__(self, places: Ints, /) -> Floats:
+        return self.table[self.user_rows[places]]
+
+
 def _movies_on_users(
-    train: Interactions, content: MovieContent, users: Floats, config: FactorConfig
+    train: Interactions, content: MovieContent, users: Floats, config: FactorConfig, chosen: Ints
 ) -> _Tastes:
-    ones = np.ones((len(train), 1))
     counts = np.bincount(train.user_rows, minlength=train.users)
     deviations = train.ratings - train.ratings.mean()
     means = np.bincount(train.user_rows, deviations, minlength=train.users) / (counts + config.damping)
     rows = GroupedRows(
         train.movie_rows,
-        np.concatenate([ones, users[train.user_rows]], axis=1),
+        _OfUsers(np.column_stack([np.ones(train.users), users]), train.user_rows),
         deviations - means[train.user_rows],
     )
     penalties = np.r_[config.damping, np.full(users.shape[1], config.taste_penalty)]
@@ -179,23 +207,31 @@ def _movies_on_users(
         steps=config.movie_steps,
         content=_described(content),
     )
-    return _Tastes(*rows.coefficients(prior), prior.mean)
+    return _Tastes(*rows.coefficients(prior, chosen), prior.mean)
 
 
-def _users_on_movies(
-    rows: GroupedRows, weights: Floats, penalties: Floats, users: int, config: FactorConfig
-) -> Prior:
-    root = np.sqrt(weights)
-    weighted = GroupedRows(rows.groups, rows.design * root[:, None], rows.targets * root)
-    guess = Prior(np.zeros((users, len(penalties))), np.diag(penalties))
-    return weighted.learn_prior(guess, noise=config.noise, steps=config.user_steps)
+def _of_these_users(chosen: Interactions) -> Interactions:
+    """The same ratings, of no other users than theirs."""
+    users, user_rows = np.unique(chosen.user_rows, return_inverse=True)
+    return replace(chosen, user_rows=user_rows, users=len(users))
 
 
-def _leading(rows: Floats, prior: Prior, factors: int) -> tuple[Floats, Floats]:
+@dataclass(frozen=True)
+class _Weighted:
+    """Rows, each multiplied by a number of its own, (m,)."""
+
+    rows: _SeenRows
+    by: Floats
+
+    def __getitem__(self, places: Ints, /) -> Floats:
+        return self.rows[places] * self.by[places, None]
+
+
+def _leading(rows: _SeenRows, prior: Prior, factors: int) -> tuple[Floats, Floats]:
     """The directions in which users' coefficients change predictions most: those of the rows, (k, r),
     and those of the coefficients, (k, r), such that (rows @ first) @ (coefficients @ second)' is best.
     """  # noqa: D205
-    values, vectors = np.linalg.eigh(rows.T @ rows / len(rows))
+    values, vectors = np.linalg.eigh(rows.mean_square())
     varied = values > _TINY * values[-1]  # or unseen movies would lie far out where nothing is known
     vectors, lengths = vectors[:, varied], np.sqrt(values[varied])
     stretched = vectors * lengths
@@ -207,18 +243,22 @@ def _leading(rows: Floats, prior: Prior, factors: int) -> tuple[Floats, Floats]:
 def _without_each(
     histories: Histories, factors: Floats, surprises: Floats, weights: Floats, precision: Floats
 ) -> Floats:
-    """Each rating's user's factors had there not been that rating: (n, r)."""
-    users = histories.users
-    precisions, moments = weighted_moments(histories.offsets, factors, surprises, weights, precision)
-    covariances = np.linalg.inv(precisions)
-    without: Floats = np.einsum("nkl,nl->nk", covariances, moments)[users]
-    for start in range(0, len(users), _RATINGS_AT_ONCE):
-        some = slice(start, start + _RATINGS_AT_ONCE)
-        rows = factors[some]
-        reach = np.einsum("nk,nkl->nl", rows, covariances[users[some]])
-        missed = surprises[some] - (rows * without[some]).sum(axis=1)
+    """Each rating's user's factors had there not been that rating: (m, r)."""
+    without = np.empty_like(factors)
+    start = 0
+    for block in histories.blocks(_RATINGS_AT_ONCE):
+        some = slice(start, start + len(block.movie_rows))
+        rows, of_block = factors[some], block.users
+        precisions, moments = weighted_moments(
+            block.offsets, rows, surprises[some], weights[some], precision
+        )
+        covariances = np.linalg.inv(precisions)
+        own = np.einsum("nkl,nl->nk", covariances, moments)[of_block]
+        reach = np.einsum("nk,nkl->nl", rows, covariances[of_block])
+        missed = surprises[some] - (rows * own).sum(axis=1)
         leverage = weights[some] * (reach * rows).sum(axis=1)
-        without[some] -= reach * (weights[some] * missed / (1 - leverage))[:, None]
+        without[some] = own - reach * (weights[some] * missed / (1 - leverage))[:, None]
+        start = some.stop
     return without
 
 
@@ -256,6 +296,39 @@ class _Design:
             ],
             axis=1,
         )
+
+
+@dataclass(frozen=True)
+class _SeenRows:
+    """The design as each of m ratings sees it, without itself: (m, k), never held as a whole.
+
+    movie_rows: int64 (m,). without: float64 (m, 1 + d), the tastes as each rating sees them.
+    """
+
+    design: _Design
+    movie_rows: Ints
+    without: Floats
+
+    def __getitem__(self, places: Ints | slice, /) -> Floats:
+        movies = self.movie_rows[places]
+        return self.design.rows(movies, self.without[places], self.design.counts[movies] - 1)
+
+    def _blocks(self) -> Iterator[slice]:
+        starts = range(0, len(self.movie_rows), _RATINGS_AT_ONCE)
+        return (slice(start, start + _RATINGS_AT_ONCE) for start in starts)
+
+    def times(self, matrix: Floats) -> Floats:
+        """The product with a matrix (k, c): float64 (m, c)."""
+        product = np.empty((len(self.movie_rows), matrix.shape[1]))
+        for some in self._blocks():
+            np.matmul(self[some], matrix, out=product[some])
+        return product
+
+    def mean_square(self) -> Floats:
+        """The mean of the rows' outer squares: (k, k)."""
+        squares = (rows.T @ rows for some in self._blocks() for rows in [self[some]])
+        total: Floats = sum(squares, start=np.zeros(()))
+        return total / len(self.movie_rows)
 
 
 def _years(content: MovieContent) -> Floats:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.config import HybridConfig, TowerConfig, Watch
+from training.config import Bounds, HybridConfig, TowerConfig, Watch
 from training.placement import place_movies, sum_evidence
 from training.statistics import Statistics
 from training.teaching import Examples, Teacher
@@ -42,6 +42,7 @@ def fit_retrieval(
     history: HistorySpec,
     towers: TowerConfig,
     hybrid: HybridConfig,
+    bounds: Bounds,
     *,
     seed: int,
     watch: Watch,
@@ -49,7 +50,7 @@ def fit_retrieval(
     """Fit two towers to the histories of a training part, ordered by user and time."""
     random = np.random.default_rng(seed)
     config, out = hybrid.retrieval, towers.dim - 1
-    teacher = Teacher(statistics, history, config, random, out)
+    teacher = Teacher(statistics, history, config, bounds, random=random, out=out)
     examples = teacher.examples(random)
     encoder = teacher.encoder
     user = build_correction(
@@ -65,8 +66,14 @@ def fit_retrieval(
         for epoch, loss in enumerate(losses, start=1):
             on_epoch(epoch, loss, None)
     tower = to_unit_norm(user, "user", exact=False)
-    train, rows = statistics.train, encoder.encode(teacher.histories)[:, encoder.columns.retrieval]
-    users = tower(rows).numpy()[:, :out]
+    columns = encoder.columns.retrieval
+    users = np.concatenate(
+        [
+            tower(encoder.encode(block)[:, columns]).numpy()[:, :out]
+            for block in teacher.histories.blocks()
+        ]
+    )
+    train = statistics.train
     placed = place_movies(
         vectors.numpy(),
         teacher.kept,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -34,12 +34,22 @@ class Prior:
     precision: Floats
 
 
+class Design(Protocol):
+    """Rows (n, k), of which some (m,) are had by their places, as float64 (m, k): an array, or what
+    makes them when they are asked for.
+    """  # noqa: D205
+
+    def __getitem__(self, places: Ints, /) -> Floats:
+        """Rows by their places."""
+        ...
+
+
 @dataclass(frozen=True)
 class GroupedRows:
     """Rows of many regressions: targets (n,) on design (n, k), each of a group (n,)."""
 
     groups: Ints
-    design: Floats
+    design: Design
     targets: Floats
 
     def learn_prior(
@@ -50,8 +60,9 @@ class GroupedRows:
         noise: the variance of a target. content: float64 (groups, c), what the mean is regressed on;
         without it, all groups share one. Learned from some of the groups where they are very many.
         """
-        spans = self._spans(self._some_groups(len(prior.mean), prior.precision.shape[0]))
-        grams, moments = self._moments(spans)
+        width = len(prior.precision)
+        spans = self._spans(self._some_groups(len(prior.mean), width))
+        grams, moments = self._moments(spans, width)
         groups = np.array([group for group, _ in spans])
         counts = np.array([len(rows) for _, rows in spans], dtype=np.float64)
         for _ in range(steps):
@@ -65,23 +76,31 @@ class GroupedRows:
             prior = Prior(mean, noise * np.linalg.inv(covariance))
         return prior
 
-    def coefficients(self, prior: Prior) -> tuple[Floats, Floats]:
+    def coefficients(self, prior: Prior, wanted: Ints | None = None) -> tuple[Floats, Floats]:
         """The most probable coefficients: of each group, (groups, k); and of each row's group had it
         not had that row, (n, k), which is exact for a given prior.
+
+        wanted: int64 (m,), the rows of which the second is told, (m, k); without, of all.
         """  # noqa: D205
+        width = len(prior.precision)
+        wanted = np.arange(len(self.groups)) if wanted is None else wanted
+        slots = np.full(len(self.groups), -1, dtype=np.int64)
+        slots[wanted] = np.arange(len(wanted))
         of_group = prior.mean.copy()
-        without = np.empty_like(self.design)
-        for span in self._batches(self._spans(np.arange(len(prior.mean)))):
-            grams, moments = self._moments(span)
+        without = np.empty((len(wanted), width))
+        for span in self._batches(self._spans(np.arange(len(prior.mean))), width):
+            grams, moments = self._moments(span, width)
             covariances = np.linalg.inv(grams + prior.precision)
             for place, (group, rows) in enumerate(span):
                 pull = moments[place] + prior.precision @ prior.mean[group]
                 of_group[group] = covariances[place] @ pull
-                reach = self.design[rows] @ covariances[place]
-                missed = self.targets[rows] - self.design[rows] @ of_group[group]
-                leverage = (reach * self.design[rows]).sum(axis=1)
+                told = rows[slots[rows] >= 0]
+                design = self.design[told]
+                reach = design @ covariances[place]
+                missed = self.targets[told] - design @ of_group[group]
+                leverage = (reach * design).sum(axis=1)
                 # Sherman and Morrison, 1950
-                without[rows] = of_group[group] - reach * (missed / (1 - leverage))[:, None]
+                without[slots[told]] = of_group[group] - reach * (missed / (1 - leverage))[:, None]
         return of_group, without
 
     def _spans(self, groups: Ints) -> list[tuple[int, Ints]]:
@@ -97,12 +116,11 @@ class GroupedRows:
         most = max(_NUMBERS_AT_ONCE // width**2, 1)
         return np.unique(np.linspace(0, groups - 1, min(groups, most)).round().astype(np.int64))
 
-    def _batches(self, spans: list[tuple[int, Ints]]) -> Iterator[list[tuple[int, Ints]]]:
-        size = max(_NUMBERS_AT_ONCE // self.design.shape[1] ** 2, 1)
+    def _batches(self, spans: list[tuple[int, Ints]], width: int) -> Iterator[list[tuple[int, Ints]]]:
+        size = max(_NUMBERS_AT_ONCE // width**2, 1)
         return (spans[start : start + size] for start in range(0, len(spans), size))
 
-    def _moments(self, spans: list[tuple[int, Ints]]) -> tuple[Floats, Floats]:
-        width = self.design.shape[1]
+    def _moments(self, spans: list[tuple[int, Ints]], width: int) -> tuple[Floats, Floats]:
         grams, moments = np.empty((len(spans), width, width)), np.empty((len(spans), width))
         for place, (_, rows) in enumerate(spans):
             design = self.design[rows]

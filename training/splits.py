@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,19 @@ class Protocol:
     """Whether rankings are judged, or predicted ratings alone."""
     rated: bool = True
     """Whether predicted ratings are judged, or rankings alone."""
+
+    def judged_by(self, most: int) -> Self:
+        """The same, judged by at most so many of its users, drawn at random with a fixed seed."""
+        asking = np.unique(np.concatenate([fold.test.user_rows for fold in self.folds]))
+        if len(asking) <= most:
+            return self
+        drawn = np.sort(np.random.RandomState(0).choice(asking, most, replace=False))
+        folds = tuple(
+            replace(fold, test=fold.test.take(np.isin(fold.test.user_rows, drawn)))
+            for fold in self.folds
+        )
+        digest = hashlib.sha256(self.digest.encode() + drawn.astype("<i8").tobytes()).hexdigest()
+        return replace(self, folds=_checked(self.name, *folds), digest=digest)
 
     @property
     def tested(self) -> int:

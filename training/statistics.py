@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from training.config import HybridConfig
+from training.config import Bounds, HybridConfig
 from training.content import MovieContent
 from training.interactions import Interactions
 from training.rating_factors import RatingFactors
@@ -37,6 +37,8 @@ class Statistics:
     spec: FeatureSpec
     content: MovieContent
     train: Interactions
+    learned: Interactions
+    """Those ratings of `train` that are targets: all, or those of some of the users."""
     users: UserSums
     movies: MovieSums
     factors: RatingFactors | None
@@ -49,11 +51,15 @@ class Statistics:
         rating_scale: tuple[float, float],
         damping: float,
         hybrid: HybridConfig | None = None,
+        *,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
     ) -> Self:
         """Sum a training part and measure its scaling; nothing else is ever looked at.
 
         Where there are to be factors (`hybrid`), the ratings must come ordered by user and time.
         """
+        chosen = draw_users(train, bounds.ratings)
+        learned = train if len(chosen) == len(train) else train.take(chosen)
         users = UserSums.of(train.histories(), content.genres)
         movies = train.movie_sums()
         spec = FeatureSpec.fit(
@@ -66,7 +72,7 @@ class Statistics:
             movie_genres=content.genres,
         )
         if hybrid is None:
-            return cls(spec, content, train, users, movies, None)
+            return cls(spec, content, train, learned, users, movies, None)
         rated = users.count > 0
         shares = (users.genre_count[rated] / users.count[rated, None]).mean(axis=0)
         history = HistorySpec(
@@ -76,10 +82,12 @@ class Statistics:
         )
         if not train.rated:
             none = {"history": history, "rating_at_zero": None, "rating_per_cosine": None}
-            return cls(spec.model_copy(update=none), content, train, users, movies, None)
+            return cls(spec.model_copy(update=none), content, train, learned, users, movies, None)
         star = star_of(rating_scale)
         in_stars = replace(train, ratings=train.ratings / star)
-        factors = RatingFactors.of(in_stars, content, hybrid.factors, hybrid.history.ratings).times(star)
+        factors = RatingFactors.of(
+            in_stars, content, hybrid.factors, hybrid.history.ratings, chosen
+        ).times(star)
         spec = spec.model_copy(
             update={
                 "history": history.model_copy(update={"factors": factors.movies.shape[1]}),
@@ -87,11 +95,11 @@ class Statistics:
                 "rating_per_cosine": 1.0 / (factors.user_scale * factors.movie_scale),
             }
         )
-        return cls(spec, content, train, users, movies, factors)
+        return cls(spec, content, train, learned, users, movies, factors)
 
     def leaving_out(self, places: Ints) -> Inputs:
-        """Both rating towers' inputs for some ratings of the training part, each without itself."""
-        targets = self.train.take(places)
+        """Both rating towers' inputs for some of the ratings learned from, each without itself."""
+        targets = self.learned.take(places)
         genres = self.content.genres[targets.movie_rows]
         users = self.users.leaving_out(targets.user_rows, targets.ratings, genres)
         movies = self.movies.leaving_out(targets.movie_rows, targets.ratings)
@@ -146,3 +154,18 @@ class Statistics:
 
 def _single(table: Floats) -> FeatureRows:
     return table.astype(np.float32)
+
+
+def draw_users(train: Interactions, most: int) -> Ints:
+    """The places, ascending, of all ratings of users drawn at random, who have at most `most` together.
+
+    Those of one user at least; all there are where these are no more.
+    """
+    if len(train) <= most:
+        return np.arange(len(train))
+    counts = np.bincount(train.user_rows, minlength=train.users)
+    drawn = np.random.default_rng(0).permutation(np.flatnonzero(counts))
+    fitting = int(np.searchsorted(np.cumsum(counts[drawn]), most, side="right"))
+    belongs = np.zeros(train.users, dtype=np.bool_)
+    belongs[drawn[: max(fitting, 1)]] = True
+    return np.flatnonzero(belongs[train.user_rows])

@@ -6,9 +6,10 @@ those far apart, and what was rated after counts more than what was rated before
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +21,9 @@ from twotower.errors import TrainingError
 from twotower.features import HistorySpec, best_scores
 from twotower.histories import Histories
 
+LONGEST_WINDOW: Final = 4_096
+"""Ratings of one user of whose pairs arrays are held at once."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -30,26 +34,43 @@ class Pairs:
 
     @classmethod
     def of(
-        cls, histories: Histories, users: Ints, kept: Ints, history: HistorySpec, config: RetrievalConfig
+        cls,
+        histories: Histories,
+        users: Ints,
+        kept: Ints,
+        history: HistorySpec,
+        config: RetrievalConfig,
+        *,
+        window: int = LONGEST_WINDOW,
     ) -> Self:
-        """Sum over some of the users. kept: int64, the movies' rows."""
+        """Sum over some of the users. kept: int64, the movies' rows.
+
+        Of a history with more ratings than `window`, over the pairs within equal parts that have not.
+        """
         gram = np.zeros((len(kept), len(kept)), dtype=np.float32)
         cross = np.zeros_like(gram)
         place = _places(kept, int(max(histories.movie_rows.max(initial=0), kept.max())) + 1)
-        inputs = history.values(histories.ratings)
+        inputs = history.values(histories.ratings).astype(np.float32)
         liked, disliked = histories.ratings >= history.liked, histories.ratings < history.disliked
         targets = np.where(liked, 1.0, np.where(disliked, 0.0, config.neutral_target))
-        for user in users:
-            span = slice(int(histories.offsets[user]), int(histories.offsets[user + 1]))
+        targets = targets.astype(np.float32)
+        for span in _windows(histories.offsets, users, window):
             rows = place[histories.movie_rows[span]]
             chosen = rows >= 0
-            ages = histories.ages[span][chosen]
+            ages = histories.ages[span][chosen].astype(np.float32)
             later = ages[:, None] - ages  # how many ratings later the second of a pair came
-            near = config.far_weight + (1 - config.far_weight) * np.exp(-np.abs(later) / config.near)
+            near = np.exp(np.abs(later) / np.float32(-config.near))
+            near *= np.float32(1 - config.far_weight)
+            near += np.float32(config.far_weight)
             near *= inputs[span][chosen][:, None]
             where = np.ix_(rows[chosen], rows[chosen])
             gram[where] += near * inputs[span][chosen]
-            cross[where] += near * (1 + config.forward * np.sign(later)) * targets[span][chosen]
+            forward = np.sign(later, out=later)
+            forward *= np.float32(config.forward)
+            forward += 1
+            near *= forward
+            near *= targets[span][chosen]
+            cross[where] += near
         return cls(gram, cross)
 
     @classmethod
@@ -116,3 +137,25 @@ def _places(kept: Ints, movies: int) -> Ints:
     places = np.full(movies, -1, dtype=np.int64)
     places[kept] = np.arange(len(kept))
     return places
+
+
+def longest_window(counts: Ints, most: int) -> int:
+    """How long windows of histories may be so that they have at most so many pairs together, if any.
+
+    counts: int64 (users,), the ratings of each. At least 1, at most LONGEST_WINDOW.
+    """
+    squares = counts.astype(np.float64) ** 2
+
+    def pairs(window: int) -> int:
+        return int((squares / np.maximum(-(-counts // window), 1)).sum())
+
+    return max(bisect_right(range(1, LONGEST_WINDOW + 1), most, key=pairs), 1)
+
+
+def _windows(offsets: Ints, users: Ints, window: int) -> Iterator[slice]:
+    """Where the equal parts of the users' histories lie, each of at most `window` ratings."""
+    for user in users:
+        start, stop = int(offsets[user]), int(offsets[user + 1])
+        parts = -(-(stop - start) // window)
+        bounds = [start + (stop - start) * part // parts for part in range(parts)] + [stop]
+        yield from map(slice, bounds, bounds[1:])

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.config import RetrievalConfig
+from training.config import Bounds, RetrievalConfig
 from training.statistics import Statistics, Told
-from training.successors import Pairs, Scorer
+from training.successors import Pairs, Scorer, longest_window
 from twotower.arrays import Bools, FeatureRows, Ints
 from twotower.features import HistorySpec, UserEncoder, best_scores, genre_directions, seconds_away
 from twotower.histories import NO_RATINGS, Histories
@@ -60,6 +60,8 @@ class Teacher:
         statistics: Statistics,
         history: HistorySpec,
         config: RetrievalConfig,
+        bounds: Bounds,
+        *,
         random: np.random.Generator,
         out: int,
     ) -> None:
@@ -68,13 +70,15 @@ class Teacher:
         self.histories = train.histories()
         liked = train.ratings >= history.liked
         likes = np.bincount(train.movie_rows[liked], minlength=train.movies)
-        self.kept = _most_liked(likes, config)
+        self.kept = _most_liked(likes, config.min_likes, bounds.movies)
         rated = np.flatnonzero(self.histories.counts)
         self._places = np.zeros(train.movies, dtype=np.int64)
         self._places[self.kept] = np.arange(1, len(self.kept) + 1)
         self._parts = np.array_split(random.permutation(rated), min(config.parts, len(rated)))
+        window = longest_window(self.histories.counts, bounds.pairs)
         pairs = [
-            Pairs.of(self.histories, np.sort(part), self.kept, history, config) for part in self._parts
+            Pairs.of(self.histories, np.sort(part), self.kept, history, config, window=window)
+            for part in self._parts
         ]
         every = Pairs.total(pairs)
         prefixes = self._prefixes(random)
@@ -191,10 +195,10 @@ class Teacher:
         return mean
 
 
-def _most_liked(likes: Ints, config: RetrievalConfig) -> Ints:
+def _most_liked(likes: Ints, min_likes: int, most: int) -> Ints:
     """The rows of the movies that are liked often enough, or at all, the most liked first."""
-    fewest = min(config.min_likes, int(likes.max(initial=0)))
-    order = np.argsort(-likes, kind="stable")[: config.max_movies]
+    fewest = min(min_likes, int(likes.max(initial=0)))
+    order = np.argsort(-likes, kind="stable")[:most]
     return order[likes[order] >= fewest]
 
 

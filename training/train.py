@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from training.towers import join_heads
 from twotower.arrays import Embeddings, FeatureRows, Floats, Ints
 from twotower.bundle import RATING, RETRIEVAL
 from twotower.features import UserEncoder
-from twotower.histories import Histories
+from twotower.histories import RATINGS_AT_ONCE, Histories
 
 
 class TwoHeads(NamedTuple):
@@ -29,6 +30,12 @@ class TwoHeads(NamedTuple):
 
     retrieval: Embeddings
     rating: Embeddings | None
+
+
+def join_blocks(blocks: Iterable[TwoHeads]) -> TwoHeads:
+    """The embeddings of all blocks, one after the other; there is one at least."""
+    retrieval, rating = zip(*blocks, strict=True)
+    return TwoHeads(np.concatenate(retrieval), None if rating[0] is None else np.concatenate(rating))
 
 
 @dataclass(frozen=True)
@@ -47,27 +54,38 @@ class TwoTowers:
 
     def embed_users(self, histories: Histories) -> TwoHeads:
         """Embeddings of users with these ratings."""
-        return _embed(self.user_tower, self.encoder.encode(histories))
+        blocks = histories.blocks()
+        return join_blocks(self.embed_user_rows(self.encoder.encode(block)) for block in blocks)
+
+    def embed_user_rows(self, rows: FeatureRows) -> TwoHeads:
+        """Embeddings of users encoded as float32 (n, width)."""
+        return _embed(self.user_tower, rows)
 
     def embed_movies(self) -> TwoHeads:
         """Embeddings of every movie."""
         return _embed(self.item_tower, self.movie_rows)
 
     def asked_by(self, histories: Histories) -> Fitted:
-        """Scores and ratings for users with these ratings."""
-        users, movies = self.embed_users(histories), self.embed_movies()
-        rating_users = users.retrieval if users.rating is None else users.rating
+        """Scores and ratings for users with these ratings, of whom only those asked for are embedded."""
+        movies = self.embed_movies()
         rating_movies = movies.retrieval if movies.rating is None else movies.rating
         predicts = self.encoder.spec.predicts_ratings
 
-        def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
-            cosines = (rating_users[user_rows] * rating_movies[movie_rows]).sum(axis=1)
-            return self.encoder.spec.unscale_ratings(cosines)
+        def scores(user_rows: Ints) -> FeatureRows:
+            return self.embed_users(histories.of(user_rows)).retrieval @ movies.retrieval.T
 
-        return Fitted(
-            scores=lambda user_rows: users.retrieval[user_rows] @ movies.retrieval.T,
-            ratings=ratings if predicts else None,
-        )
+        def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
+            asking, places = np.unique(user_rows, return_inverse=True)
+            users = self.embed_users(histories.of(asking))
+            rating_users = users.retrieval if users.rating is None else users.rating
+            cosines = [
+                (rating_users[places[some]] * rating_movies[movie_rows[some]]).sum(axis=1)
+                for start in range(0, max(len(places), 1), RATINGS_AT_ONCE)
+                for some in [slice(start, start + RATINGS_AT_ONCE)]
+            ]
+            return self.encoder.spec.unscale_ratings(np.concatenate(cosines))
+
+        return Fitted(scores=scores, ratings=ratings if predicts else None)
 
 
 def fit(
@@ -91,7 +109,9 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     hybrid = recipe.hybrid
     train = train.by_user() if hybrid else train
-    statistics = Statistics.of(train, content, rating_scale, recipe.features.damping, hybrid)
+    statistics = Statistics.of(
+        train, content, rating_scale, recipe.features.damping, hybrid, bounds=recipe.bounds
+    )
     history = statistics.spec.history
 
     def rating_towers() -> RatingTowers:
@@ -104,7 +124,9 @@ def fit(
         encoder, movie_rows = statistics.encoder(), statistics.movie_rows
         return _of_one_head(encoder, encoder.columns.rating, movie_rows, rating, rating.epochs)
     rated = rating_towers() if statistics.spec.predicts_ratings else None
-    ranked = fit_retrieval(statistics, history, recipe.towers, hybrid, seed=seed, watch=watch)
+    ranked = fit_retrieval(
+        *(statistics, history, recipe.towers, hybrid, recipe.bounds), seed=seed, watch=watch
+    )
     if rated is not None:
         return _of_two_heads(statistics, rated, ranked)
     encoder, of_user = ranked.encoder, ranked.encoder.columns.retrieval

@@ -5,13 +5,18 @@ Every function works on n histories at once, and gives each the same row as it w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
 from twotower.arrays import FeatureRows, Floats, Ints
+
+RATINGS_AT_ONCE: Final = 2**19
+USERS_AT_ONCE: Final = 2_048
+"""What is held of many users for each rating, or each user, is held of so many at once."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,38 @@ class Histories:
             np.concatenate([each.ratings for each in histories]),
             np.concatenate([each.ages for each in histories]),
             np.concatenate([each.idle for each in histories]),
+        )
+
+    def of(self, users: Ints) -> Self:
+        """The histories of some of the users, by their numbers, in that order."""
+        counts = self.counts[users]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], counts)
+        return type(self)(
+            offsets, self.movie_rows[places], self.ratings[places], self.ages[places], self.idle[users]
+        )
+
+    def blocks(self, ratings: int = RATINGS_AT_ONCE, users: int = USERS_AT_ONCE) -> Iterator[Self]:
+        """The same users in order, some at a time, at least one block; no array is copied.
+
+        At most so many users and so many ratings together, unless one user alone has more.
+        """
+        start = 0
+        while start < len(self) or start == 0:
+            most = int(self.offsets[start]) + ratings
+            full = int(np.searchsorted(self.offsets, most, side="right")) - 1
+            stop = min(max(full, start + 1), start + users, len(self))
+            yield self._between(start, stop)
+            start = max(stop, 1)
+
+    def _between(self, start: int, stop: int) -> Self:
+        span = slice(int(self.offsets[start]), int(self.offsets[stop]))
+        return type(self)(
+            self.offsets[start : stop + 1] - self.offsets[start],
+            self.movie_rows[span],
+            self.ratings[span],
+            self.ages[span],
+            self.idle[start:stop],
         )
 
     def __len__(self) -> int:

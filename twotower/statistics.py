@@ -6,7 +6,7 @@ another order change nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -45,6 +45,14 @@ class UserSums:
     @classmethod
     def of(cls, histories: Histories, genres: Bools) -> Self:
         """Sum each user's ratings. `genres`: bool (movies, genres) of the catalogue."""
+        parts = [cls._of_some(block, genres) for block in histories.blocks()]
+        if len(parts) == 1:
+            return parts[0]
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def _of_some(cls, histories: Histories, genres: Bools) -> Self:
         ratings = histories.ratings
         of_genres = segment_products(
             histories.offsets,

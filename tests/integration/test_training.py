@@ -485,16 +485,18 @@ def test_a_promoted_model_that_is_gone_holds_no_other_back(trained: Trained, tmp
     assert f"the promoted model is not compared with: {trained.first}: there is no such" in answer.stdout
 
 
-def test_many_users_are_trained_on_without_the_baseline_that_is_users_by_users(
+def test_many_users_are_trained_on_without_the_baselines_that_do_not_scale(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "_MOST_FOR_EASE", 10)
+    monkeypatch.setattr(pipeline, "_MOST_FOR_SVD", 100)
+    monkeypatch.setattr(pipeline, "_MOST_JUDGED", 20)
     exported = pipeline.train(
         trained.data, str(trained.recipe), tmp_path, 1, Reporter(Console(quiet=True))
     )
     evaluation = tmp_path / exported.manifest.model_version / "evaluation.json"
     methods = {row["method"] for row in json.loads(evaluation.read_bytes())["rows"]}
-    assert methods == {"popular", "mean", "bias", "svd", "quick"}
+    assert methods == {"popular", "mean", "bias", "quick"}
 
 
 def test_an_interrupted_training_leaves_nothing(trained: Trained, tmp_path: Path) -> None:

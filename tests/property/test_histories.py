@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -23,6 +24,7 @@ from twotower.histories import (
     weighted_ridge,
     weighted_rows,
 )
+from twotower.statistics import UserSums
 
 Times = list[list[int]]
 """When each user rated something, oldest first. Every rating is of a movie of its own."""
@@ -103,6 +105,54 @@ def test_histories_made_apart_join_to_those_made_together(users: Times) -> None:
         assert_array_equal(getattr(joined, name), getattr(together, name))
     for name in ("movie_rows", "ratings"):
         assert_array_equal(getattr(joined, name), np.concatenate([getattr(own, name) for own in apart]))
+
+
+@LAW
+@given(few_times, st.integers(1, 12), st.integers(1, 4))
+def test_blocks_of_users_are_all_of_them_in_order_and_no_larger_than_asked_for(
+    users: Times, ratings: int, at_once: int
+) -> None:
+    whole = histories_of(users, [9] * len(users))
+    blocks = list(whole.blocks(ratings, at_once))
+    assert sum(map(len, blocks)) == len(users)
+    for block in blocks:
+        assert 0 < len(block) <= at_once
+        assert len(block) == 1 or len(block.ratings) <= ratings
+    joined = Histories.join(blocks)
+    for field in fields(Histories):
+        assert_array_equal(getattr(joined, field.name), getattr(whole, field.name))
+
+
+def test_of_no_users_there_is_one_block_without_any() -> None:
+    (block,) = histories_of([]).blocks()
+    assert len(block) == len(block.ratings) == 0
+
+
+@LAW
+@given(few_times, st.data())
+def test_histories_of_some_users_are_theirs_in_the_order_asked_for(
+    users: Times, data: st.DataObject
+) -> None:
+    chosen = data.draw(st.lists(st.integers(0, len(users) - 1), min_size=1, max_size=6))
+    whole = histories_of(users, [9] * len(users))
+    alone = list(whole.blocks(users=1))
+    expected, found = Histories.join([alone[user] for user in chosen]), whole.of(np.array(chosen))
+    for field in fields(Histories):
+        assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
+
+
+@LAW
+@given(few_times, st.integers(1, 12), st.integers(1, 4))
+def test_sums_over_blocks_are_those_over_all_users(users: Times, ratings: int, at_once: int) -> None:
+    whole = histories_of(users)
+    genres = np.random.default_rng(0).random((len(whole.ratings), 3)) < 0.5
+    expected = UserSums.of(whole, genres)
+    with pytest.MonkeyPatch.context() as patched:
+        blocks = list(whole.blocks(ratings, at_once))
+        patched.setattr(Histories, "blocks", lambda _: blocks)
+        found = UserSums.of(whole, genres)
+    for field in fields(UserSums):
+        assert_array_equal(getattr(found, field.name), getattr(expected, field.name))
 
 
 @dataclass(frozen=True)

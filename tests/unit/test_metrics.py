@@ -139,6 +139,19 @@ def test_the_best_are_the_highest_in_order(users: int, movies: int, k: int, seed
         assert scored[row].tolist() == sorted(scored.tolist(), reverse=True)[:k]
 
 
+@LAW
+@given(st.integers(1, 12), st.integers(1, 14), st.integers(1, 5), st.integers(0, 99))
+def test_the_best_are_those_of_a_stable_sort_of_all(movies: int, k: int, levels: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.choice([-np.inf, *range(levels)], (4, movies)).astype(np.float32)
+    order = top_k(np.zeros((1, movies), dtype=np.float32), movies)[0]
+    expected = [sorted(order.tolist(), key=lambda movie: -row[movie])[:k] for row in scores]
+    hidden = [
+        [-1 if np.isinf(row[m]) else m for m in best] for row, best in zip(scores, expected, strict=True)
+    ]
+    assert top_k(scores, k).tolist() == hidden
+
+
 def test_equal_scores_are_in_one_order_that_is_not_the_catalogues() -> None:
     alike = top_k(np.zeros((3, 100), dtype=np.float32), 100)
     assert (alike == alike[0]).all()

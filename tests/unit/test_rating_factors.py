@@ -15,7 +15,7 @@ from training.interactions import Interactions
 from training.rating_factors import RatingFactors
 from training.ridge import GroupedRows, Prior
 from training.splits import Fold
-from twotower.arrays import Floats
+from twotower.arrays import Floats, Ints
 from twotower.features import Fading
 from twotower.histories import weighted_ridge
 
@@ -58,18 +58,36 @@ def _simulated(users: int, movies: int, share: float) -> tuple[Interactions, Mov
 TRAIN, CONTENT = _simulated(users=40, movies=30, share=0.3)
 
 
-def test_a_users_factors_without_a_rating_are_those_fitted_without_it() -> None:
-    factors = RatingFactors.of(TRAIN, CONTENT, CONFIG, FADING)
-    weights = FADING.weights(TRAIN.histories().ages)
-    surprises = TRAIN.ratings - TRAIN.ratings.mean() - factors.base_without
-    for place, user in enumerate(TRAIN.user_rows):
+SOME = np.flatnonzero(TRAIN.user_rows % 3 == 1)
+"""All ratings of some of the users."""
+
+
+@pytest.mark.parametrize("chosen", [None, SOME], ids=["all", "some"])
+def test_a_users_factors_without_a_rating_are_those_fitted_without_it(chosen: Ints | None) -> None:
+    factors = RatingFactors.of(TRAIN, CONTENT, CONFIG, FADING, chosen)
+    seen = TRAIN if chosen is None else TRAIN.take(chosen)
+    assert len(factors.users_without) == len(seen)
+    weights = FADING.weights(seen.histories().ages)
+    surprises = seen.ratings - TRAIN.ratings.mean() - factors.base_without
+    for place, user in enumerate(seen.user_rows):
         gram, moment = factors.precision.copy(), np.zeros(CONFIG.factors)
-        for other in np.flatnonzero(TRAIN.user_rows == user):
+        for other in np.flatnonzero(seen.user_rows == user):
             if other != place:
                 row = factors.movies_without[other]
                 gram += weights[other] * np.outer(row, row)
                 moment += weights[other] * surprises[other] * row
         assert_allclose(factors.users_without[place], np.linalg.solve(gram, moment), atol=1e-8)
+
+
+def test_factors_predict_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = RatingFactors.of(TRAIN, CONTENT, CONFIG, FADING)
+    monkeypatch.setattr("training.rating_factors._RATINGS_AT_ONCE", 7)
+    parted = RatingFactors.of(TRAIN, CONTENT, CONFIG, FADING)
+    for name in ("base", "base_without", "base_unrated"):
+        assert_allclose(getattr(parted, name), getattr(whole, name), atol=1e-9)
+    for name in ("movies", "movies_without", "movies_unrated"):  # their directions may turn
+        expected = getattr(whole, name) @ whole.users_without.T
+        assert_allclose(getattr(parted, name) @ parted.users_without.T, expected, atol=1e-8)
 
 
 def _seen(ratings: Floats) -> tuple[Floats, Floats]:

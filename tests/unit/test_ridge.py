@@ -27,7 +27,7 @@ ROWS = _rows(np.array([0, 1, 2, 3, 8, 30]), 2 * MEANS, noise=1.0)
 
 def _ridge(chosen: np.ndarray, group: int) -> Floats:
     """One group's regression on some of the rows."""
-    design, precision = ROWS.design[chosen], PRIOR.precision
+    design, precision = ROWS.design[np.flatnonzero(chosen)], PRIOR.precision
     moment = design.T @ ROWS.targets[chosen] + precision @ PRIOR.mean[group]
     return np.linalg.solve(design.T @ design + precision, moment)
 
@@ -44,6 +44,14 @@ def test_coefficients_without_a_row_are_those_fitted_without_it() -> None:
     for place, group in enumerate(ROWS.groups):
         expected = _ridge((ROWS.groups == group) & (places != place), group)
         assert_allclose(without[place], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("wanted", [[], [3], [0, 5, 6, 40]])
+def test_coefficients_without_a_row_are_had_of_those_wanted_alone(wanted: list[int]) -> None:
+    of_group, without = ROWS.coefficients(PRIOR)
+    same, of_some = ROWS.coefficients(PRIOR, np.array(wanted, dtype=np.int64))
+    assert_allclose(same, of_group, atol=1e-12)
+    assert_allclose(of_some, without[wanted], atol=1e-12)
 
 
 def test_coefficients_are_the_same_however_many_groups_are_held_together(

@@ -432,3 +432,19 @@ def test_without_times_new_users_are_judged_all_the_same(part: Part) -> None:
 def _untimed(counts: list[int]) -> Interactions:
     made = _interactions(counts)
     return replace(made, timestamps=np.zeros_like(made.timestamps), timed=False)
+
+
+def test_many_users_are_judged_by_some_drawn_once_for_all() -> None:
+    protocol = cold_user(_interactions([12] * 40))
+    limited = protocol.judged_by(15)
+    users = np.unique(np.concatenate([fold.test.user_rows for fold in limited.folds]))
+    assert len(users) == 15
+    for fold in limited.folds:
+        whole = next(
+            each for each in protocol.folds if np.isin(fold.test.user_rows, each.test.user_rows).all()
+        )
+        assert fold.history is whole.history
+        own = whole.test.take(np.isin(whole.test.user_rows, users))
+        assert fold.test.movie_rows.tolist() == own.movie_rows.tolist()
+    assert limited.digest == protocol.judged_by(15).digest != protocol.digest
+    assert protocol.judged_by(40) is protocol

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from builders import LAW
 from training.config import HybridConfig, load_recipe
-from training.successors import Pairs, Scorer
+from training.successors import LONGEST_WINDOW, Pairs, Scorer, longest_window
 from twotower.arrays import FeatureRows, Ints
 from twotower.errors import TrainingError
 from twotower.features import HistorySpec, best_scores, genre_directions
@@ -74,6 +78,35 @@ def test_pairs_are_summed_over_every_two_ratings_of_a_user(users: Ints) -> None:
     assert_allclose(found.gram, gram[kept], rtol=1e-5)
     assert_allclose(found.cross, cross[kept], rtol=1e-5)
     assert found.gram.dtype == found.cross.dtype == np.float32
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_of_long_histories_pairs_are_summed_within_equal_parts(window: int) -> None:
+    """As if each part were a user's who has the ratings' ages."""
+    bounds = [0]
+    for start, stop in pairwise(HISTORIES.offsets.tolist()):
+        parts = -(-(stop - start) // window)
+        bounds += [start + (stop - start) * part // parts for part in range(1, parts + 1)]
+    assert np.diff(bounds).max() <= window
+    apart = replace(HISTORIES, offsets=np.array(bounds), idle=np.zeros(len(bounds) - 1))
+    expected = Pairs.of(apart, np.arange(len(apart)), KEPT, HISTORY, CONFIG)
+    found = Pairs.of(HISTORIES, ALL, KEPT, HISTORY, CONFIG, window=window)
+    assert_allclose(found.gram, expected.gram, rtol=1e-5)
+    assert_allclose(found.cross, expected.cross, rtol=1e-5)
+
+
+@LAW
+@given(st.lists(st.integers(0, 9_000), min_size=1, max_size=30), st.integers(0, 10**8))
+def test_the_longest_window_is_that_of_no_more_pairs_than_asked_for(
+    counts: list[int], most: int
+) -> None:
+    def pairs(window: int) -> float:
+        return sum(count * count / max(-(-count // window), 1) for count in counts)
+
+    window = longest_window(np.array(counts), most)
+    assert 1 <= window <= LONGEST_WINDOW
+    assert window == 1 or pairs(window) <= most + 1
+    assert window == LONGEST_WINDOW or pairs(window + 1) > most
 
 
 def test_parts_add_up_to_all_and_can_be_taken_out_again() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.config import Recipe, load_recipe
+from training.config import Bounds, Recipe, load_recipe
 from training.content import MovieContent
 from training.dataset import Dataset, read_dataset
 from training.evaluate import recommend
@@ -17,7 +17,7 @@ from training.interactions import Interactions
 from training.metrics import rmse
 from training.rating import fit_rating, shuffled
 from training.splits import Fold, Part, cold_user, temporal
-from training.statistics import Statistics
+from training.statistics import Statistics, draw_users
 from training.train import TwoTowers, fit
 from twotower.arrays import Floats
 from twotower.errors import TrainingError
@@ -421,3 +421,31 @@ def test_a_loss_that_is_no_number_ends_the_fit(
     held_out = validation.test if validated else None
     with pytest.raises(TrainingError, match="the loss is not finite after epoch"):
         fit(faulty, content, _SCALE, recipe, seed=1, validation=held_out, epochs=1)
+
+
+@pytest.mark.parametrize("most", [1, 300, 2_000, 10**6])
+def test_ratings_learned_from_are_all_of_some_users_and_no_more_than_asked_for(
+    fold: Fold, most: int
+) -> None:
+    places = draw_users(fold.train, most)
+    users = np.unique(fold.train.user_rows[places])
+    assert places.tolist() == np.flatnonzero(np.isin(fold.train.user_rows, users)).tolist()
+    assert len(users) == 1 or len(places) <= most
+    assert len(places) == len(fold.train) or len(places) > most / 2 or len(users) == 1
+
+
+@pytest.mark.parametrize("heads", ["recipe", "two_headed"])
+def test_within_bounds_much_is_left_out_and_what_is_left_is_learned_as_before(
+    fold: Fold, content: MovieContent, heads: str, request: pytest.FixtureRequest
+) -> None:
+    chosen: Recipe = request.getfixturevalue(heads)
+    bounds = Bounds(movies=40, pairs=len(fold.train), ratings=len(fold.train) // 2)
+    statistics = Statistics.of(fold.train.by_user(), content, _SCALE, 5.0, chosen.hybrid, bounds=bounds)
+    assert 0 < len(statistics.learned) <= bounds.ratings
+    targets = [scaled for _, scaled in shuffled(statistics, chosen.fit, np.random.default_rng(0))]
+    assert sum(map(len, targets)) == len(statistics.learned)
+    towers = fit(fold.train, content, _SCALE, chosen.model_copy(update={"bounds": bounds}), seed=1)
+    if towers.encoder.factors:
+        assert len(towers.encoder.factors.successors) == 1 + bounds.movies
+    predicted = _predicted(towers, fold)
+    assert rmse(predicted - fold.test.ratings) < fold.test.ratings.std()
