@@ -6,12 +6,14 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from httptools import HttpParserError, HttpParserUpgrade
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.shortcut import Passage, Shortcut
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\n"
+_NO_HTTP: Final = "Invalid HTTP request received."
 _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
 
 
@@ -20,6 +22,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     A request that the shortcut may take is held back until its body is there too, and then answered
     without the application; or by it after all, as if nothing had been.
+
+    What is no HTTP is refused after the answers to what came before it, not in their place. A wish to
+    speak another protocol is passed over; uvicorn would pass over the body that comes with it, too.
     """
 
     def __init__(self, *args: Any, shortcut: Shortcut, **options: Any) -> None:
@@ -27,6 +32,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._shortcut = shortcut
         self._held: RequestResponseCycle | None = None
         self._passage: Passage | None = None
+        self._is_broken = False
+        """What came last is no HTTP, and nothing after it can be read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to serve a connection."""
@@ -40,6 +47,25 @@ class HttpProtocol(HttpToolsProtocol):
         if self._passage:
             self._passage.leave()
 
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        self._unset_keepalive_if_required()
+        if self._is_broken:
+            return
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            if self._wants_upgrade():
+                self.data_received(self._plain_head() + data[upgrade.args[0] :])
+        except HttpParserError:
+            self._is_broken = True
+            self._refuse_in_turn()
+
+    def on_headers_complete(self) -> None:
+        """Take the head of a request; one that wants another protocol will come again without that."""
+        if not self._wants_upgrade():
+            super().on_headers_complete()
+
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         super().on_body(body)
@@ -50,9 +76,18 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of a request."""
+        if self._wants_upgrade():
+            return
         super().on_message_complete()
         if self._held is self.cycle:
             self._begin()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request of the connection, or to the refusal of what was none."""
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if self._is_broken and was_last and not self.transport.is_closing():
+            self.send_400_response(_NO_HTTP)
 
     def answer(self, cycle: RequestResponseCycle, content: bytes, request_id: str) -> None:
         """Send JSON, with status 200, and make ready for the next request of the connection."""
@@ -74,6 +109,29 @@ class HttpProtocol(HttpToolsProtocol):
         """Have an ASGI application answer."""
         self._passage = None
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
+
+    def _wants_upgrade(self) -> bool:
+        """Whether the request whose head has come last would rather have another protocol."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _plain_head(self) -> bytes:
+        """The head that has come last, without what would have the parser end the request there."""
+        version = self.parser.get_http_version().encode()
+        head = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*head, b"", b""])
+
+    def _refuse_in_turn(self) -> None:
+        """Refuse what is no HTTP, now or after the answers that are to come."""
+        if self.pipeline and self.cycle.more_body:
+            self.pipeline.popleft()  # it is what broke off
+        elif not self._is_answering():
+            self.send_400_response(_NO_HTTP)
+
+    def _is_answering(self) -> bool:
+        """Whether the request that came last is sound, and not answered yet."""
+        cycle = self.cycle
+        return bool(cycle) and not (cycle.response_complete or cycle.more_body or cycle is self._held)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         takes = app is self.app and not cycle.waiting_for_100_continue

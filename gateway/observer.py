@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import lru_cache
 from typing import Final
@@ -16,6 +17,8 @@ from twotower.metrics import REQUESTS, STAGE_SECONDS
 from twotower.request_ids import REQUEST_ID_KEY, check_request_id
 
 _REQUEST_ID: Final = REQUEST_ID_KEY.encode()
+NOT_WAITED_FOR: Final = 499
+"""As nginx counts a request whose connection ended before its answer."""
 _SECONDS: Final = STAGE_SECONDS.labels("request")
 
 log = structlog.get_logger()
@@ -57,6 +60,9 @@ async def observe(
     structlog.contextvars.bind_contextvars(request_id=request_id)
     try:
         await app(scope, receive, observed_send)
+    except asyncio.CancelledError:
+        # By a stop that has waited long enough, and has closed the connections: nothing has failed.
+        status = status or NOT_WAITED_FOR
     except Exception:
         if status:
             raise  # an answer broken off can only be broken off

@@ -12,7 +12,7 @@ from gateway.batching import Batcher, seconds_until
 from gateway.catalogue import MovieTexts
 from gateway.clients import Models, RetrievalClient, UserTowerClient
 from gateway.settings import GatewaySettings
-from twotower.errors import BadAnswer, ModelNotServed, NotReady, RequestError
+from twotower.errors import BadAnswer, InvalidRequest, ModelNotServed, NotReady, RequestError
 from twotower.v1.embedding_pb2 import UserEmbedding
 from twotower.v1.retrieval_pb2 import RetrieveMoviesRequest, RetrieveMoviesResponse
 from twotower.v1.user_tower_pb2 import EmbedUserRequest
@@ -149,10 +149,7 @@ class Recommender:
         found = await self.retrieval.retrieve(
             [search for search, _ in embedded], seconds_until(deadline)
         )
-        checked = [
-            movies if isinstance(movies, RequestError) else _check(search, movies)
-            for (search, _), movies in zip(embedded, found, strict=True)
-        ]
+        checked = [_check(search, row) for (search, _), row in zip(embedded, found, strict=True)]
         texts = await self._texts_of(checked, deadline)
         return [
             movies if isinstance(movies, RequestError) else _join(user, movies, texts)
@@ -210,9 +207,13 @@ def _join(
 
 
 def _check(
-    search: RetrieveMoviesRequest, found: RetrieveMoviesResponse
-) -> RetrieveMoviesResponse | BadAnswer:
-    """The answer itself, unless it cannot be."""
+    search: RetrieveMoviesRequest, found: RetrieveMoviesResponse | RequestError
+) -> RetrieveMoviesResponse | RequestError:
+    """The answer itself, unless it cannot be, or is the refusal of an embedding that cannot be."""
+    if isinstance(found, RequestError):
+        # The client has given no embedding: that it is at fault must not be the client's.
+        is_towers = isinstance(found, InvalidRequest) and found.field.startswith("embedding.")
+        return BadAnswer(f"the user tower's answer is refused: {found.message}") if is_towers else found
     count = len(found.movie_ids)
     if found.model_version != search.embedding.model_version:
         return BadAnswer("retrieval answered by another model than the user tower's")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+import socket
 from functools import partial
 from importlib.metadata import version
 from typing import cast
@@ -36,9 +37,10 @@ def serve(settings: GatewaySettings) -> None:
             log_config=None,  # its lines go where all others go
             access_log=False,  # the application writes one line a request itself
             server_header=False,
+            ws="none",
             timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, settings.drain_seconds)
 
         def stop(*_: object) -> None:
             server.should_exit = True
@@ -48,6 +50,24 @@ def serve(settings: GatewaySettings) -> None:
             signal.signal(number, stop)
         log.info("listening", address="{}:{}".format(*listener.getsockname()[:2]))
         server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own, but for clients that stay: a loop with open connections cannot be closed."""
+
+    def __init__(self, config: uvicorn.Config, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let what is under way end, and cut off what does not."""
+        end = asyncio.get_running_loop().call_later(self._drain_seconds, self._cut_off)
+        await super().shutdown(sockets)
+        end.cancel()
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def examine(settings: GatewaySettings) -> None:

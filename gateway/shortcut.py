@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import router
 from gateway.decoding import DECODER, RecommendationRequest
-from gateway.observer import header, observe, record
+from gateway.observer import NOT_WAITED_FOR, header, observe, record
 from gateway.problems import respond_to
 from gateway.recommender import Ask, Recommendation, Recommender
 from gateway.translation import ask_of, json_of
@@ -24,8 +24,6 @@ from twotower.request_ids import check_request_id
 
 _PATH: Final = "/v1/recommendations"
 (_ROUTE,) = (each for each in router.routes if isinstance(each, APIRoute) and each.path == _PATH)
-_CLIENT_LEFT: Final = 499
-"""As nginx counts a request whose client did not wait for the answer."""
 
 
 class Exchange(Protocol):
@@ -99,7 +97,7 @@ class Passage:
 
     def _end(self, answer: asyncio.Future[Recommendation]) -> None:
         if answer.cancelled():
-            self._record(_CLIENT_LEFT)
+            self._record(NOT_WAITED_FOR)
             return
         error = answer.exception()
         if error is None:

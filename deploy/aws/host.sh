@@ -79,7 +79,19 @@ pull() {
             log_in
             docker pull --quiet "$image" >/dev/null || fail "$image cannot be pulled"
         fi
+        check_processor "$image"
     done
+}
+
+# Docker pulls and starts images of any processor; all that those of another say is `exec format error`.
+check_processor() {
+    case $(uname -m) in
+        x86_64) here=linux/amd64 ;;
+        aarch64) here=linux/arm64 ;;
+        *) here=linux/$(uname -m) ;;
+    esac
+    built=$(docker image inspect --format '{{.Os}}/{{.Architecture}}' "$1")
+    [ "$built" = "$here" ] || fail "$1 is for $built, and this host is $here: push images for $here"
 }
 
 # By the role. The password is gone when this script ends.

@@ -87,25 +87,55 @@ ID = [
     (str(2**80), f"less than or equal to {2**63 - 1}"),
     ("-1", "greater than or equal to 0"),
     ("[]", WHOLE),
+    ("[[1]]", WHOLE),
+    ("false", WHOLE),
+    ("{}", WHOLE),
 ]
 NOTHING = [("null", "valid")]
+TEXT = [
+    *((value, "valid string") for value in ("true", "1", "1.0", "Infinity", str(10**40), "[]", "{}")),
+    ('""', "at least 1 character"),
+]
 NUMBER = [("NaN", "finite"), ("Infinity", "finite"), ("-Infinity", "finite"), ("null", "valid number")]
 SCALE = [("5.5", "allowed are 0.5 to 5"), ("0", "0.5 to 5"), ("-3", "0.5 to 5"), ("1e+30", "0.5 to 5")]
-KIND = [("true", "valid number"), ('"4"', "valid number"), ("{}", "valid number")]
-YEAR = [("2001.5", WHOLE), ('"2001"', WHOLE), (str(2**31), "less than or equal to 2147483647")]
-TIME = [("-1", "greater than or equal to 0"), ("1.5", WHOLE), (str(2**63), "less than or equal to")]
+KIND = [
+    ("true", "valid number"),
+    ("false", "valid number"),
+    ("[4]", "valid number"),
+    ('"4"', "valid number"),
+    ("{}", "valid number"),
+]
+YEAR = [
+    ("true", WHOLE),
+    ("2001.5", WHOLE),
+    ('"2001"', WHOLE),
+    (str(2**31), "less than or equal to 2147483647"),
+]
+TIME = [
+    ("true", WHOLE),
+    ("-1", "greater than or equal to 0"),
+    ("1.5", WHOLE),
+    (str(2**63), "less than or equal to"),
+]
 
 FIELDS: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("k", '{"user_id": 1, "k": %s}', K + NOTHING),
     ("user_id", '{"user_id": %s}', ID),
     ("ratings[0].movie_id", '{"ratings": [{"movie_id": %s, "rating": 4}]}', ID + NOTHING),
+    ("external_user_id", '{"external_user_id": %s}', TEXT),
+    ("ratings[0].external_id", '{"ratings": [{"external_id": %s, "rating": 4}]}', TEXT),
+    ("exclude_external_ids[0]", '{"user_id": 1, "exclude_external_ids": [%s]}', TEXT + NOTHING),
     ("exclude_movie_ids[0]", '{"user_id": 1, "exclude_movie_ids": [%s]}', ID + NOTHING),
     ("ratings[0].rating", '{"ratings": [{"movie_id": 1, "rating": %s}]}', NUMBER + SCALE + KIND),
-    ("features.mean_rating", '{"features": {"rating_count": 3, "mean_rating": %s}}', NUMBER + SCALE),
+    (
+        "features.mean_rating",
+        '{"features": {"rating_count": 3, "mean_rating": %s}}',
+        NUMBER + SCALE + KIND,
+    ),
     (
         "features.genre_means.Drama",
         '{"features": {"rating_count": 3, "mean_rating": 3, "genre_means": {"Drama": %s}}}',
-        NUMBER + SCALE,
+        NUMBER + SCALE + KIND,
     ),
     (
         "features.rating_count",
@@ -138,6 +168,19 @@ def test_a_value_that_is_not_allowed(
     client: httpx.Client, field: str, template: str, value: str, allowed: str
 ) -> None:
     check_refusal(post(client, template % value), field, re.escape(value), allowed)
+
+
+@pytest.mark.parametrize(("value", "allowed"), ID)
+def test_an_id_of_the_first_version_and_of_a_batch(
+    client: httpx.Client, value: str, allowed: str
+) -> None:
+    check_refusal(post(client, f'{{"uid": {value}}}', "/predict"), "uid", re.escape(value), allowed)
+    rows = (f'{{"user_id": {value}}}', f'{{"ratings": [{{"movie_id": {value}, "rating": 4}}]}}')
+    batch = parse(post(client, f'{{"requests": [{", ".join(rows)}]}}', BATCH).text)
+    for problem, field in zip(batch["results"], ("user_id", "ratings[0].movie_id"), strict=True):
+        assert problem["status"] == 422
+        assert problem["errors"][0]["field"] == field
+        assert re.search(allowed, problem["detail"])
 
 
 def test_a_rating_beyond_what_a_number_can_hold(client: httpx.Client) -> None:
@@ -339,6 +382,38 @@ def test_the_other_bodies(
 def test_a_body_that_is_not_json(client: httpx.Client, content: bytes, words: str) -> None:
     problem = check_problem(post(client, content), 400, "malformed-body")
     assert re.search(words, problem["detail"]), problem["detail"]
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\udfff", "a\\udc80", "\\ud800\\ud800"])
+@pytest.mark.parametrize(
+    ("path", "template"),
+    [
+        (RECOMMEND, '{"user_id": "%s"}'),
+        (RECOMMEND, '{"external_user_id": "%s"}'),
+        (RECOMMEND, '{"ratings": [{"external_id": "%s", "rating": 4}]}'),
+        (RECOMMEND, '{"user_id": 1, "exclude_external_ids": ["%s"]}'),
+        (RECOMMEND, '{"features": {"rating_count": 1, "mean_rating": 3, "genre_means": {"%s": 3}}}'),
+        (BATCH, '{"requests": [{"external_user_id": "%s"}]}'),
+        ("/predict", '{"uid": "%s"}'),
+    ],
+)
+def test_half_a_character(client: httpx.Client, path: str, template: str, text: str) -> None:
+    check_problem(post(client, template % text, path), 400, "malformed-body")
+
+
+@pytest.mark.parametrize("text", ["%ED%A0%80", "%ff", "%C3", "a%00b"])
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/users:recommendations?external_user_id=", "external_user_id"),
+        ("/v1/movies:lookup?external_id=", "external_id"),
+        ("/v1/movies:similar?external_id=", "external_id"),
+    ],
+)
+def test_a_name_in_the_query_that_is_no_text(
+    client: httpx.Client, path: str, field: str, text: str
+) -> None:
+    check_refusal(client.get(path + text), field, "have no external ids")
 
 
 @pytest.mark.parametrize("depth", [100, 199])

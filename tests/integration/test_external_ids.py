@@ -201,6 +201,15 @@ def test_an_unknown_item_is_not_found(client: httpx.Client, route: str) -> None:
     assert len(problem["detail"]) < 200
 
 
+@pytest.mark.parametrize("text", ["%ED%A0%80", "%ff", "%C3", "a%00b"])
+def test_what_is_no_text_names_nothing(client: httpx.Client, text: str) -> None:
+    for route in ("lookup", "similar"):
+        assert client.get(f"/v1/movies:{route}?external_id={text}").status_code == 404
+    url = f"/v1/users:recommendations?external_user_id={text}"
+    assert client.get(url).json()["strategy"] == "cold_start"
+    assert client.get(f"{url}&strict=true").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "field", "words"),
     [

@@ -17,6 +17,7 @@ import grpc
 import httpx
 import pytest
 
+from conftest import Trained
 from integration.oracle import golden_users
 from services import (
     NO_TLS,
@@ -36,7 +37,11 @@ from twotower.v1.retrieval_pb2_grpc import (
     RetrievalServiceStub,
     add_RetrievalServiceServicer_to_server,
 )
-from twotower.v1.user_tower_pb2_grpc import UserTowerServiceStub
+from twotower.v1.user_tower_pb2_grpc import (
+    UserTowerServiceServicer,
+    UserTowerServiceStub,
+    add_UserTowerServiceServicer_to_server,
+)
 
 TIMEOUT = 1.0
 """What the gateways of these tests give a request, in seconds."""
@@ -254,6 +259,8 @@ def test_a_bad_setting(startable: tuple[Service, str], name: str, value: str, wo
 Found = retrieval_pb2.RetrieveMoviesResponse
 Row = retrieval_pb2.RetrieveMoviesResult
 Rows = list[Row]
+UNRATABLE = 77
+"""A movie whose mean rating cannot be."""
 
 
 def tell(search: retrieval_pb2.RetrieveMoviesRequest) -> Found:
@@ -293,8 +300,12 @@ class Liar(RetrievalServiceServicer):
         self, request: retrieval_pb2.GetMoviesRequest, _context: grpc.ServicerContext
     ) -> retrieval_pb2.GetMoviesResponse:
         there = [movie_id for movie_id in request.movie_ids if movie_id >= 0]
+        mean_rating = float("nan") if UNRATABLE in there else 3.0
         return retrieval_pb2.GetMoviesResponse(
-            movies=[retrieval_pb2.Movie(movie_id=movie_id, title="A") for movie_id in there],
+            movies=[
+                retrieval_pb2.Movie(movie_id=movie_id, title="A", mean_rating=mean_rating)
+                for movie_id in there
+            ],
             missing_movie_ids=[movie_id for movie_id in request.movie_ids if movie_id < 0],
             model_version=request.model_version,
         )
@@ -304,6 +315,12 @@ class Liar(RetrievalServiceServicer):
     ) -> retrieval_pb2.FindSimilarMoviesResponse:
         nan = {"movie": {"movie_id": 1}, "score": float("nan")}
         return retrieval_pb2.FindSimilarMoviesResponse(movies=[nan], model_version="any")
+
+    def SearchMovies(  # noqa: N802
+        self, _request: retrieval_pb2.SearchMoviesRequest, _context: grpc.ServicerContext
+    ) -> retrieval_pb2.SearchMoviesResponse:
+        infinite = {"movie_id": 1, "mean_rating": float("inf")}
+        return retrieval_pb2.SearchMoviesResponse(movies=[infinite], model_version="any")
 
 
 @pytest.fixture(scope="module")
@@ -419,8 +436,53 @@ def test_an_answer_that_cannot_be(
     assert "Traceback" not in deceived.log_path.read_text()
 
 
-def test_similar_movies_that_cannot_be(deceived: Service) -> None:
-    check_bad_answer(httpx.get(f"http://{deceived.address}/v1/movies/1/similar"))
+@pytest.mark.parametrize(
+    "path",
+    [
+        "movies/1/similar",
+        "movies:similar?external_id=a",
+        f"movies/{UNRATABLE}",
+        "movies?title=a",
+    ],
+)
+def test_movies_that_cannot_be(deceived: Service, path: str) -> None:
+    check_bad_answer(httpx.get(f"http://{deceived.address}/v1/{path}"))
+    assert "Traceback" not in deceived.log_path.read_text()
+
+
+class LyingTower(UserTowerServiceServicer):
+    """A user tower that places every user where nobody can be."""
+
+    def __init__(self, model_version: str) -> None:
+        self._model_version = model_version
+        self.vector: list[float] = []
+
+    def BatchEmbedUsers(  # noqa: N802
+        self, request: user_tower_pb2.BatchEmbedUsersRequest, _context: grpc.ServicerContext
+    ) -> user_tower_pb2.BatchEmbedUsersResponse:
+        embedding = {"retrieval": self.vector, "model_version": self._model_version, "strategy": 1}
+        row = user_tower_pb2.EmbedUserResult(embedding=embedding)
+        return user_tower_pb2.BatchEmbedUsersResponse(results=[row] * len(request.users))
+
+
+def test_an_embedding_that_cannot_be(stack: Stack, trained: Trained, tmp_path: Path) -> None:
+    tower = LyingTower(trained.first)  # type: ignore[abstract]
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_UserTowerServiceServicer_to_server(tower, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    gateway = gateway_service(f"127.0.0.1:{port}", stack.retrieval.address, tmp_path)
+    try:
+        with running(gateway):
+            wait_until(gateway.is_listening, "the gateway listening")
+            for vector in ([float("nan")] * 32, [float("inf")] * 32, [1.0], []):
+                tower.vector = vector
+                answer = ask(f"http://{gateway.address}")[0]
+                check_bad_answer(answer)
+                assert answer.json()["errors"] == []
+    finally:
+        server.stop(None).wait()
+    assert "Traceback" not in gateway.log_path.read_text()
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])

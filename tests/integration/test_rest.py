@@ -163,6 +163,15 @@ def test_ratings_stand_in_for_the_history_of_their_user(client: httpx.Client, mo
     assert answer != recommend(client, user_id=MANY)
 
 
+def test_an_unknown_user_who_gives_ratings_is_answered_by_them(client: httpx.Client) -> None:
+    ratings = as_ratings([(1, 5.0), (6, 1.0)])
+    answer = recommend(client, user_id=STRANGER, ratings=ratings)
+    assert answer == recommend(client, ratings=ratings)
+    assert answer["strategy"] == "inline_ratings"
+    assert len(answer["items"]) == 10
+    assert not {item["movie_id"] for item in answer["items"]} & {1, 6}
+
+
 def test_the_time_of_ratings_and_of_the_request_may_be_given(
     client: httpx.Client, model: Bundle
 ) -> None:
