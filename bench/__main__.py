@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bench import wrk
+from bench.options import positive
 from twotower.errors import OperationError
 from twotower.files import write_atomically
 from twotower.process import compute_in_one_thread, run
@@ -71,7 +72,7 @@ def _parser(variants: list[str]) -> argparse.ArgumentParser:
         usual, quick = getattr(_USUAL, name), getattr(_QUICK, name)
         parser.add_argument(
             f"--{name}",
-            type=_positive,
+            type=positive,
             metavar="N",
             help=f"{meaning} (default: {usual}; quick: {quick})",
         )
@@ -82,7 +83,7 @@ def _parser(variants: list[str]) -> argparse.ArgumentParser:
         usual, quick = (_words(getattr(size, name)) for size in (_USUAL, _QUICK))
         parser.add_argument(
             f"--{name}",
-            type=_positive,
+            type=positive,
             nargs="+",
             metavar="N",
             help=f"{meaning} (default: {usual}; quick: {quick})",
@@ -137,12 +138,6 @@ def _trained() -> Path:
         if subprocess.run(command, cwd=_ROOT, stdout=sys.stderr, check=False).returncode:
             raise OperationError("training did not end well; see above")
     return _BUNDLES
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: allowed is a whole number, 1 or more")
-    return int(text)
 
 
 def _words(numbers: Sequence[int]) -> str:

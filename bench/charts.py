@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -53,22 +52,19 @@ def of_variants(results: Results) -> bytes:
 def of_growth(results: Results) -> bytes:
     """What a user costs by what there is more of, and the stack by connections: SVG."""
     stack, *_ = results.variants
-    by_connections = [
-        Growth(f"{program}, {stack.name}", "connections", rounds)
-        for program, rounds in stack.cpu_ms.items()
-    ]
-    panels: defaultdict[str, list[tuple[str, Mapping[int, Sequence[float]]]]] = defaultdict(list)
-    for each in results.growth:
-        panels[each.by].append((each.name, each.rounds))
-    for each in by_connections:
-        in_microseconds = {n: [1000 * ms for ms in rounds] for n, rounds in each.rounds.items()}
-        panels[each.by].append((each.name, in_microseconds))
+    panels = defaultdict[str, list[Growth]](list)
+    for growth in results.growth:
+        panels[growth.by].append(growth)
+    for program, of_program in stack.cpu_ms.items():
+        rounds = {number: [1000 * ms for ms in each] for number, each in of_program.items()}
+        panels["connections"].append(Growth(f"{program}, {stack.name}", "connections", rounds))
     rows = -(-len(panels) // _COLUMNS)
     figure = Figure(figsize=(_WIDTH, _PANEL * rows), layout="constrained")
     places = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for axes, (by, curves) in zip(places, panels.items(), strict=False):
-        for name, rounds in curves:
-            axes.plot(list(rounds), [median(each) for each in rounds.values()], marker=".", label=name)
+        for curve in curves:
+            medians = [median(each) for each in curve.rounds.values()]
+            axes.plot(list(curve.rounds), medians, marker=".", label=curve.name)
         axes.set(xlabel=by, ylabel="us of CPU a user", xscale="log", yscale="log")
         axes.legend(labelcolor=_GREY, framealpha=0, fontsize="small")
     for axes in places[len(panels) :]:

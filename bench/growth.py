@@ -11,13 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.rivals.model import Model
+from bench.rivals.model import Model, query_for
+from bench.workload import raters
 from bench.world import World
-from gateway.schemas import RecommendationRequest
 from retrieval_svc.index import ApproximateIndex, ExactIndex, Search
-from retrieval_svc.retriever import Query
-from training.partition import divide
-from twotower.histories import Histories
 from user_tower_svc.embedder import Profile
 
 _RATINGS: Final = (10, 30, 100, 300, 1_000, 3_000, 10_000)
@@ -71,13 +68,8 @@ def measure_growth(
 
 
 def _of_users(model: Model, bodies: Sequence[bytes]) -> Iterator[_Curve]:
-    requests = [RecommendationRequest.model_validate_json(body) for body in bodies]
-    profiles = [model.profile_of(each) for each in requests if each.ratings]
-    profiles = list(islice(cycle(profiles), _USERS))
-    embedded = model.embedder.embed(profiles)
-    queries = [
-        Query(user.retrieval, user.rating, 10, rated_movie_ids=user.rated_movie_ids) for user in embedded
-    ]
+    profiles = [model.profile_of(user) for user in raters(bodies, _USERS)]
+    queries = [query_for(user, 10) for user in model.embedder.embed(profiles)]
     embed, retrieve = model.embedder.embed, model.retriever.retrieve
     most = len(model.bundle.catalogue)
     lengths = [length for length in _RATINGS if length <= most]
@@ -105,10 +97,7 @@ def _of_catalogues(movies: Sequence[int], say: Callable[[str], None]) -> Iterato
     for size in movies:
         say(f"growth: making {size} movies")
         world = World.of(size)
-        nobody = Histories.in_order(
-            np.zeros(len(world.users) + 1, np.int64), np.empty(0, np.int64), np.empty(0)
-        )
-        partition = divide(world.movies, world.users, nobody)
+        partition = world.partition()
         searches[size] = world.searches("excluded")
         finders[size] = (
             ExactIndex(world.movies) if partition is None else ApproximateIndex(world.movies, partition)

@@ -24,12 +24,10 @@ import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bench.world import DIM, USERS, World
-from retrieval_svc.index import NO_ROWS, ApproximateIndex, ExactIndex, Rows, Search
-from training.partition import divide
+from bench.world import DIM, World
+from retrieval_svc.index import ApproximateIndex, ExactIndex, Rows, Search
 from twotower.arrays import Embeddings
 from twotower.files import write_atomically
-from twotower.histories import Histories
 from twotower.process import run
 
 _BATCH: Final = 128
@@ -199,8 +197,7 @@ def _exact(world: World) -> Built:
 
 
 def _divided(world: World) -> Built:
-    nothing = Histories.in_order(np.zeros(USERS + 1, np.int64), NO_ROWS, np.empty(0))
-    partition = divide(world.movies, world.users, nothing, least_movies=1)
+    partition = world.partition(least_movies=1)
     return _exact(world) if partition is None else _own(ApproximateIndex(world.movies, partition))
 
 

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import cycle
 from typing import Any, Final
 
 import grpc
 
-from bench.rivals.model import Model
+from bench.rivals.model import Model, query_for
+from bench.workload import raters
 from gateway.recommender import Ask
 from gateway.schemas import RecommendationRequest
 from gateway.translation import ask_of
@@ -49,8 +50,7 @@ def parts(
     model: Model, bodies: Sequence[bytes], user_tower: int, retrieval: int
 ) -> Iterator[list[Part]]:
     """The parts, for users who give their ratings; the services' gRPC ports serve the same model."""
-    requests = [RecommendationRequest.model_validate_json(body) for body in bodies]
-    users = list(islice(cycle([each for each in requests if each.ratings]), _USERS))
+    users = raters(bodies, _USERS)
     with (
         grpc.insecure_channel(f"127.0.0.1:{user_tower}") as towers,
         grpc.insecure_channel(f"127.0.0.1:{retrieval}") as movies,
@@ -96,9 +96,7 @@ def _embedding(model: Model, users: Sequence[RecommendationRequest]) -> list[Par
 def _searching(model: Model, users: Sequence[RecommendationRequest]) -> list[Part]:
     embedded = model.embedder.embed([model.profile_of(user) for user in users])
     free = [Query(user.retrieval, user.rating, 10) for user in embedded]
-    excluding = [
-        Query(user.retrieval, user.rating, 10, rated_movie_ids=user.rated_movie_ids) for user in embedded
-    ]
+    excluding = [query_for(user, 10) for user in embedded]
     return [
         Part(
             f"search{kind}, {size} at once",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from gateway.schemas import RecommendationRequest
 from twotower.arrays import Ints
 from twotower.files import write_atomically
 
@@ -33,6 +34,12 @@ def requests(
         json.dumps({**body, "as_of": as_of + place, "k": K}, separators=(",", ":")).encode()
         for place, body in enumerate(islice(bodies, count))
     ]
+
+
+def raters(bodies: Sequence[bytes], count: int) -> list[RecommendationRequest]:
+    """The requests of those who give their ratings, over and over until there are so many."""
+    requests = [RecommendationRequest.model_validate_json(body) for body in bodies]
+    return list(islice(cycle([each for each in requests if each.ratings]), count))
 
 
 def write(path: Path, bodies: list[bytes]) -> None:

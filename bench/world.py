@@ -9,7 +9,10 @@ from typing import Final
 import numpy as np
 
 from retrieval_svc.index import NO_ROWS, ExactIndex, Mask, Rows, Search
+from training.partition import LEAST_MOVIES, divide
 from twotower.arrays import Embeddings
+from twotower.histories import Histories
+from twotower.partition import Partition
 
 DIM: Final = 32
 USERS: Final = 512
@@ -45,6 +48,11 @@ class World:
         chosen = generator.permuted(np.tile(np.arange(1000), (USERS, 1)), axis=1)[:, :_EXCLUDED]
         excluded = np.take_along_axis(best, chosen, axis=1)
         return cls(rows, users, excluded, generator.random(movies) < _PASSING)
+
+    def partition(self, least_movies: int = LEAST_MOVIES) -> Partition | None:
+        """How the movies are divided, by what users who have rated nothing are to find."""
+        nothing = Histories.in_order(np.zeros(USERS + 1, np.int64), NO_ROWS, np.empty(0))
+        return divide(self.movies, self.users, nothing, least_movies=least_movies)
 
     @cached_property
     def best(self) -> dict[str, list[Rows]]:

@@ -80,7 +80,7 @@ async def recommend(
     strict: Strict = False,
 ) -> Response:
     """Recommend movies to a user given by id, by ratings or by features."""
-    return _answer(await _recommend(service, body, strict=strict))
+    return answer_of(await _recommend(service, body, strict=strict))
 
 
 @router.get(
@@ -99,7 +99,7 @@ async def recommend_known(
 ) -> Response:
     """Recommend movies to a user of the training data."""
     body = schemas.RecommendationRequest(user_id=user_id, k=k)
-    return _answer(await _recommend(service, body, strict=strict))
+    return answer_of(await _recommend(service, body, strict=strict))
 
 
 @router.get(
@@ -118,7 +118,7 @@ async def recommend_named(
 ) -> Response:
     """Recommend movies to a user of the training data, by what the data call the user."""
     body = schemas.RecommendationRequest(external_user_id=external_user_id, k=k)
-    return _answer(await _recommend(service, body, strict=strict))
+    return answer_of(await _recommend(service, body, strict=strict))
 
 
 @router.post(
@@ -251,7 +251,7 @@ async def _recommend_or_problem(service: Recommender, request: object, *, strict
     return problem.model_dump_json().encode()
 
 
-def _answer(recommendation: Recommendation) -> Response:
+def answer_of(recommendation: Recommendation) -> Response:
     """A recommendation as HTTP has it."""
     return Response(json_of(recommendation), media_type="application/json")
 

@@ -103,7 +103,7 @@ class Batcher(Generic[Request, Answer]):
         loop = asyncio.get_running_loop()
         now = loop.time()
         for row in chain(self._waiting, *(batch.rows for batch in self._away.values())):
-            self._is_wanted(row, now)
+            self._give_up_late(row, now)
         self._watching = bool(self._waiting or self._away)
         if self._watching:
             loop.call_later(_PATIENCE, self._expire)
@@ -128,7 +128,8 @@ class Batcher(Generic[Request, Answer]):
         left = self._max_bytes
         while self._waiting and len(rows) < self._max_rows:
             row = self._waiting[0]
-            if self._is_wanted(row, now):
+            self._give_up_late(row, now)
+            if not row.answered.done():
                 left -= self._size(row.request)
                 if rows and left < 0:
                     break
@@ -136,11 +137,9 @@ class Batcher(Generic[Request, Answer]):
             self._waiting.popleft()
         return rows
 
-    def _is_wanted(self, row: _Row[Request, Answer], now: float) -> bool:
-        """Whether somebody waits for an answer; whoever has waited too long is told so."""
-        if not row.answered.done() and row.deadline <= now:
+    def _give_up_late(self, row: _Row[Request, Answer], now: float) -> None:
+        if row.deadline <= now and not row.answered.done():
             row.answered.set_exception(DeadlineExceeded(f"{self._name} did not answer in time"))
-        return not row.answered.done()
 
     def _return(self, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import grpc
 import structlog
@@ -51,13 +51,41 @@ class Models(Protocol):
         ...
 
 
-class UserTowerClient:
+class _Client(Generic[Stub]):
+    """A service's replicas, and calls to them. Made within a running event loop."""
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        target: str,
+        stub: Callable[[grpc.aio.Channel], Stub],
+        list_models: Callable[[Stub, float], Awaitable[Models]],
+    ) -> None:
+        self.replicas = Replicas(target, stub, list_models)
+        self._list_models = list_models
+
+    async def models(self, seconds: float) -> Models:
+        """The models served and refused. Raises RequestError."""
+        return await self._call(self._list_models, seconds)
+
+    async def _call(self, call: Callable[[Stub, float], Awaitable[R]], seconds: float) -> R:
+        try:
+            return await self.replicas.call(call, seconds)
+        except grpc.aio.AioRpcError as error:
+            log.warning(
+                "call failed", service_called=self.name, code=error.code().name, details=error.details()
+            )
+            raise from_rpc_error(error, self.name) from error
+
+
+class UserTowerClient(_Client["UserTowerServiceAsyncStub"]):
     """The user tower's replicas. Made within a running event loop."""
 
-    name: Final = "the user tower"
+    name = "the user tower"
 
     def __init__(self, target: str) -> None:
-        self.replicas = Replicas(target, UserTowerServiceStub, self._list)
+        super().__init__(target, UserTowerServiceStub, self._list)
 
     async def embed(
         self, users: list[user_tower_pb2.EmbedUserRequest], seconds: float
@@ -67,9 +95,7 @@ class UserTowerClient:
         BATCH_SIZE.labels("BatchEmbedUsers").observe(len(users))
         metadata = _metadata(users)
         with stage("embed"):
-            response = await _call(
-                self.name,
-                self.replicas,
+            response = await self._call(
                 lambda stub, left: stub.BatchEmbedUsers(request, timeout=left, metadata=metadata),
                 seconds,
             )
@@ -77,10 +103,6 @@ class UserTowerClient:
         return [
             from_proto(row.error) if row.HasField("error") else row.embedding for row in response.results
         ]
-
-    async def models(self, seconds: float) -> Models:
-        """The models served and refused. Raises RequestError."""
-        return await _call(self.name, self.replicas, self._list, seconds)
 
     @staticmethod
     def _list(
@@ -90,13 +112,13 @@ class UserTowerClient:
         return stub.ListModels(request, timeout=seconds, metadata=_metadata())
 
 
-class RetrievalClient:
+class RetrievalClient(_Client["RetrievalServiceAsyncStub"]):
     """Retrieval's replicas. Made within a running event loop."""
 
-    name: Final = "retrieval"
+    name = "retrieval"
 
     def __init__(self, target: str) -> None:
-        self.replicas = Replicas(target, RetrievalServiceStub, self._list)
+        super().__init__(target, RetrievalServiceStub, self._list)
 
     async def retrieve(
         self, users: list[retrieval_pb2.RetrieveMoviesRequest], seconds: float
@@ -106,9 +128,7 @@ class RetrievalClient:
         BATCH_SIZE.labels("BatchRetrieveMovies").observe(len(users))
         metadata = _metadata(users)
         with stage("retrieve"):
-            response = await _call(
-                self.name,
-                self.replicas,
+            response = await self._call(
                 lambda stub, left: stub.BatchRetrieveMovies(request, timeout=left, metadata=metadata),
                 seconds,
             )
@@ -126,9 +146,7 @@ class RetrievalClient:
             request.external_id = movie
         else:
             request.movie_id = movie
-        return await _call(
-            self.name,
-            self.replicas,
+        return await self._call(
             lambda stub, left: stub.FindSimilarMovies(request, timeout=left, metadata=_metadata()),
             seconds,
         )
@@ -138,9 +156,7 @@ class RetrievalClient:
     ) -> retrieval_pb2.GetMoviesResponse:
         """Movies by id, of a model; of the preferred one where that is empty. Raises RequestError."""
         request = retrieval_pb2.GetMoviesRequest(movie_ids=movie_ids, model_version=model_version)
-        return await _call(
-            self.name,
-            self.replicas,
+        return await self._call(
             lambda stub, left: stub.GetMovies(request, timeout=left, metadata=_metadata()),
             seconds,
         )
@@ -149,9 +165,7 @@ class RetrievalClient:
         """A movie by external id, of the preferred model. Raises RequestError."""
         request = retrieval_pb2.GetMoviesRequest(external_ids=[external_id])
         try:
-            return await _call(
-                self.name,
-                self.replicas,
+            return await self._call(
                 lambda stub, left: stub.GetMovies(request, timeout=left, metadata=_metadata()),
                 seconds,
             )
@@ -162,16 +176,10 @@ class RetrievalClient:
     async def search(self, title: str, limit: int, seconds: float) -> retrieval_pb2.SearchMoviesResponse:
         """Movies by title. Raises RequestError."""
         request = retrieval_pb2.SearchMoviesRequest(title=title, limit=limit)
-        return await _call(
-            self.name,
-            self.replicas,
+        return await self._call(
             lambda stub, left: stub.SearchMovies(request, timeout=left, metadata=_metadata()),
             seconds,
         )
-
-    async def models(self, seconds: float) -> Models:
-        """The models served and refused. Raises RequestError."""
-        return await _call(self.name, self.replicas, self._list, seconds)
 
     @staticmethod
     def _list(
@@ -185,21 +193,6 @@ def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
     """The request id of a call: that of its only row, or of the request being answered."""
     request_id = rows[0].request_id if len(rows) == 1 else current_request_id()
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
-
-
-async def _call(
-    service: str,
-    replicas: Replicas[Stub],
-    call: Callable[[Stub, float], Awaitable[R]],
-    seconds: float,
-) -> R:
-    try:
-        return await replicas.call(call, seconds)
-    except grpc.aio.AioRpcError as error:
-        log.warning(
-            "call failed", service_called=service, code=error.code().name, details=error.details()
-        )
-        raise from_rpc_error(error, service) from error
 
 
 def _check_rows(service: str, sent: int, received: int) -> None:

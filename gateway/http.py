@@ -11,10 +11,12 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.shortcut import Passage, Shortcut
+from twotower.request_ids import REQUEST_ID_KEY
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 _NO_HTTP: Final = "Invalid HTTP request received."
-_JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+_JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
+_REQUEST_ID: Final = f"{REQUEST_ID_KEY}: ".encode()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -98,7 +100,7 @@ class HttpProtocol(HttpToolsProtocol):
         head = [_HEAD]
         for name, value in self.server_state.default_headers:
             head += (name, b": ", value, b"\r\n")
-        head.append(_JSON % (len(content), request_id.encode()))
+        head += (_JSON % len(content), _REQUEST_ID, request_id.encode(), b"\r\n")
         head.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
         self.transport.write(b"".join(head) + content)
         if not cycle.keep_alive:
@@ -200,9 +202,6 @@ class _Gathering:
     def close(self) -> None:
         self._flush()
         self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

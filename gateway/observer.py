@@ -36,7 +36,7 @@ class Observer:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = check_request_id(header(scope, _REQUEST_ID))
+        request_id = request_id_of(scope)
         await observe(self._app, scope, receive, send, request_id=request_id, start=start)
 
 
@@ -76,6 +76,11 @@ async def observe(
 def header(scope: Scope, name: bytes) -> str:
     """A header of a request, by its name in lower case; empty where there is none."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id that a request brings along, or a new one."""
+    return check_request_id(header(scope, _REQUEST_ID))
 
 
 def record(scope: Scope, status: int, seconds: float, request_id: str) -> None:

@@ -42,6 +42,8 @@ _BACKOFF_SECONDS: Final = 0.02
 """Before a second attempt at the same replica; five times that before a third."""
 _ELSEWHERE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """A server that ends cancels the calls that reach it while it closes."""
+_TARGETS: Final = {socket.AF_INET: "ipv4:{}:{}", socket.AF_INET6: "ipv6:[{}]:{}"}
+"""gRPC targets of an address and a port."""
 
 Stub = TypeVar("Stub")
 R = TypeVar("R")
@@ -201,10 +203,10 @@ async def addresses_of(target: str) -> list[str]:
         )
     except (OSError, UnicodeError):  # the latter of what can be no name
         return [target]
-    by_kind = {socket.AF_INET: set[str](), socket.AF_INET6: set[str]()}
-    for kind, _, _, _, where in found:
-        host = f"[{where[0]!s}]" if kind == socket.AF_INET6 else str(where[0])
-        by_kind[kind].add(f"{'ipv6' if kind == socket.AF_INET6 else 'ipv4'}:{host}:{port}")
+    targets = [
+        sorted({form.format(where[0], port) for kind, *_, where in found if kind == family})
+        for family, form in _TARGETS.items()
+    ]
     # A host may have an address of either kind: that makes it no second one.
-    most = max(by_kind.values(), key=len)
-    return sorted(most) if len(most) > 1 else [target]
+    most = max(targets, key=len)
+    return most if len(most) > 1 else [target]

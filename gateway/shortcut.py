@@ -10,17 +10,15 @@ from typing import Final, Protocol
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from msgspec import MsgspecError
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.api import router
+from gateway.api import answer_of, router
 from gateway.decoding import DECODER, RecommendationRequest
-from gateway.observer import NOT_WAITED_FOR, header, observe, record
+from gateway.observer import NOT_WAITED_FOR, observe, record, request_id_of
 from gateway.problems import respond_to
 from gateway.recommender import Ask, Recommendation, Recommender
 from gateway.translation import ask_of, json_of
 from twotower.errors import ModelNotServed, RequestError
-from twotower.request_ids import check_request_id
 
 _PATH: Final = "/v1/recommendations"
 (_ROUTE,) = (each for each in router.routes if isinstance(each, APIRoute) and each.path == _PATH)
@@ -84,7 +82,7 @@ class Passage:
     ) -> None:
         self._start = time.perf_counter()
         self._recommender, self._exchange = recommender, exchange
-        self._request_id = check_request_id(header(exchange.scope, b"x-request-id"))
+        self._request_id = request_id_of(exchange.scope)
         exchange.scope["route"] = _ROUTE
         self._ask: Ask = ask_of(request, strict=False, request_id=self._request_id)
         self._deadline = recommender.deadline()
@@ -119,7 +117,7 @@ class Passage:
             if not isinstance(error, ModelNotServed):
                 raise error
             found = await self._recommender.submit_again(self._ask, error, self._deadline)
-            response = Response(json_of(found), media_type="application/json")
+            response = answer_of(found)
         except RequestError as refusal:
             response = respond_to(refusal)
         await response(scope, receive, send)

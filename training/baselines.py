@@ -95,8 +95,7 @@ def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
         )
         with threadpool_limits(1, "openmp"):  # beside other work its threads only wait for each other
             model.fit(np.hstack(statistics.leaving_out(np.arange(len(learned)))), learned.ratings)
-        encode = statistics.encoder().encode_for_rating
-        users = np.concatenate([encode(block) for block in fold.history.histories().blocks()])
+        users = statistics.user_rows(fold.history.histories())
         movies = statistics.movie_rows
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from training.dataset import Dataset
-from training.layouts import HALF_STARS
-from training.stars import LIKED, Scale, at_stars
+from training.layouts import HALF_STARS, Scale
+from training.stars import LIKED, at_stars
 from twotower.arrays import Floats, Ints
 from twotower.histories import Histories
 from twotower.statistics import MovieSums

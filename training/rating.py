@@ -196,10 +196,8 @@ class _HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, statistics: Statistics, held_out: Interactions) -> Self:
-        encoder = statistics.encoder()
-        blocks = statistics.train.histories().blocks()
         return cls(
-            np.concatenate([encoder.encode_for_rating(block) for block in blocks]),
+            statistics.user_rows(statistics.train.histories()),
             statistics.movie_rows,
             held_out.user_rows,
             held_out.movie_rows,

@@ -6,9 +6,8 @@ from typing import Final
 
 import numpy as np
 
+from training.layouts import Scale
 from twotower.features import HistoryRules
-
-Scale = tuple[float, float]
 
 MOST: Final = 5.0
 LIKED: Final = 4.0

@@ -16,6 +16,7 @@ from training.stars import rules_on, star_of
 from twotower.arrays import FeatureRows, Floats, Ints
 from twotower.factors import MovieFactors
 from twotower.features import FeatureSpec, HistorySpec, UserEncoder
+from twotower.histories import Histories
 from twotower.statistics import MovieSums, UserSums
 
 Inputs = tuple[FeatureRows, FeatureRows]
@@ -133,6 +134,11 @@ class Statistics:
             rating_precision=_single(np.empty((0, 0)) if of_ratings is None else of_ratings.precision),
         )
         return UserEncoder(self.spec, self.content.genres, factors)
+
+    def user_rows(self, histories: Histories) -> FeatureRows:
+        """The rating user tower's input for users with these ratings."""
+        encode = self.encoder().encode_for_rating
+        return np.concatenate([encode(block) for block in histories.blocks()])
 
     @cached_property
     def movie_rows(self) -> FeatureRows:

@@ -32,7 +32,7 @@ class TwoHeads(NamedTuple):
     rating: Embeddings | None
 
 
-def join_blocks(blocks: Iterable[TwoHeads]) -> TwoHeads:
+def _join(blocks: Iterable[TwoHeads]) -> TwoHeads:
     """The embeddings of all blocks, one after the other; there is one at least."""
     retrieval, rating = zip(*blocks, strict=True)
     return TwoHeads(np.concatenate(retrieval), None if rating[0] is None else np.concatenate(rating))
@@ -55,7 +55,7 @@ class TwoTowers:
     def embed_users(self, histories: Histories) -> TwoHeads:
         """Embeddings of users with these ratings."""
         blocks = histories.blocks()
-        return join_blocks(self.embed_user_rows(self.encoder.encode(block)) for block in blocks)
+        return _join(self.embed_user_rows(self.encoder.encode(block)) for block in blocks)
 
     def embed_user_rows(self, rows: FeatureRows) -> TwoHeads:
         """Embeddings of users encoded as float32 (n, width)."""
@@ -125,7 +125,7 @@ def fit(
         return _of_one_head(encoder, encoder.columns.rating, movie_rows, rating, rating.epochs)
     rated = rating_towers() if statistics.spec.predicts_ratings else None
     ranked = fit_retrieval(
-        *(statistics, history, recipe.towers, hybrid, recipe.bounds), seed=seed, watch=watch
+        statistics, history, recipe.towers, hybrid, recipe.bounds, seed=seed, watch=watch
     )
     if rated is not None:
         return _of_two_heads(statistics, rated, ranked)

@@ -18,7 +18,7 @@ from twotower.promotion import read_current
 from twotower.tables import Catalogue
 from twotower.v1.embedding_pb2 import UserEmbedding
 from twotower.v1.retrieval_pb2 import RetrieveMoviesResponse
-from user_tower_svc.embedder import Profile, UserEmbedder
+from user_tower_svc.embedder import EmbeddedUser, Profile, UserEmbedder
 
 
 class Model:
@@ -51,8 +51,7 @@ class Model:
         """The answer, as the gateway's."""
         profile = self.profile_of(request)
         (user,) = self.embedder.embed([profile])
-        query = Query(user.retrieval, user.rating, request.k, rated_movie_ids=user.rated_movie_ids)
-        (found,) = self.retriever.retrieve([query])
+        (found,) = self.retriever.retrieve([query_for(user, request.k)])
         return self.describe(profile, found.hits.rows, found.hits.scores, found.predicted_ratings)
 
     def describe(
@@ -67,6 +66,11 @@ class Model:
         )
         user = UserEmbedding(strategy=profile.strategy, ignored_count=profile.ignored_count)
         return json_of(Recommendation(user, found, self._texts))
+
+
+def query_for(user: EmbeddedUser, k: int) -> Query:
+    """The search for movies that a user has not rated."""
+    return Query(user.retrieval, user.rating, k, rated_movie_ids=user.rated_movie_ids)
 
 
 def _texts(catalogue: Catalogue) -> dict[int, str]:

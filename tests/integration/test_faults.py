@@ -531,17 +531,24 @@ def wait_for_more(outcomes: list[str], count: int) -> None:
     wait_until(lambda: len(outcomes) >= start + count, f"{count} more answers", 10)
 
 
-def test_two_replicas(stack: Stack, model: Bundle, tmp_path: Path) -> None:
-    replicas = [model_service("retrieval_svc", stack.bundles, tmp_path) for _ in range(2)]
+@contextmanager
+def two_replicas(stack: Stack, folder: Path) -> Iterator[tuple[Service, list[Service]]]:
+    """A gateway over two replicas of retrieval, and these, all of them ready."""
+    replicas = [model_service("retrieval_svc", stack.bundles, folder) for _ in range(2)]
     target = "ipv4:" + ",".join(replica.address for replica in replicas)
-    gateway = gateway_service(stack.user_tower.address, target, tmp_path)
-    url = f"http://{gateway.address}"
+    gateway = gateway_service(stack.user_tower.address, target, folder)
     with ExitStack() as services:
         for service in (*replicas, gateway):
             services.enter_context(running(service))
         for replica in replicas:
             wait_until(replica.is_serving, "a replica serving")
         wait_until(gateway.is_listening, "the gateway listening")
+        yield gateway, replicas
+
+
+def test_two_replicas(stack: Stack, model: Bundle, tmp_path: Path) -> None:
+    with two_replicas(stack, tmp_path) as (gateway, replicas):
+        url = f"http://{gateway.address}"
         with load(url) as outcomes:
             wait_for_more(outcomes, 100)
             calls = [
@@ -571,15 +578,7 @@ def test_two_replicas(stack: Stack, model: Bundle, tmp_path: Path) -> None:
 
 
 def test_one_of_two_replicas_hangs(stack: Stack, tmp_path: Path) -> None:
-    replicas = [model_service("retrieval_svc", stack.bundles, tmp_path) for _ in range(2)]
-    target = "ipv4:" + ",".join(replica.address for replica in replicas)
-    gateway = gateway_service(stack.user_tower.address, target, tmp_path)
-    with ExitStack() as services:
-        for service in (*replicas, gateway):
-            services.enter_context(running(service))
-        for replica in replicas:
-            wait_until(replica.is_serving, "a replica serving")
-        wait_until(gateway.is_listening, "the gateway listening")
+    with two_replicas(stack, tmp_path) as (gateway, replicas):
         with load(f"http://{gateway.address}", threads=8) as outcomes:
             wait_for_more(outcomes, 100)
             with replicas[0].frozen():
