@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Literal
+from select import select
+from typing import Any, Final
 
 import grpc
 import structlog
@@ -38,6 +39,9 @@ ARRIVAL: Final[ContextVar[float]] = ContextVar("arrival")
 _LONGEST_SILENCE_SECONDS: Final = 30.0
 """How long to wait for a first model before connections are taken without one."""
 
+_OPEN: Final = b"\0"
+"""Told by `open`; any other byte is the number of a signal."""
+
 _OBSERVED = "/twotower."
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -55,8 +59,7 @@ class RpcServer:
         """`service_name` is the full name of the protobuf service."""
         self._settings = settings
         self._names = ("", service_name)
-        # Unlike an Event's, its methods may be called by a signal handler that interrupts them.
-        self._told: SimpleQueue[Literal["open", "stop"]] = SimpleQueue()
+        self._ear, self._bell = os.pipe()
         self._health = health.HealthServicer()
         self.report_health(ready=False)
         self.grpc = grpc.server(
@@ -76,7 +79,7 @@ class RpcServer:
 
     def open(self) -> None:
         """Let `serve` take connections; from any thread."""
-        self._told.put("open")
+        os.write(self._bell, _OPEN)
 
     @contextmanager
     def claimed(self) -> Iterator[socket.socket]:
@@ -84,8 +87,12 @@ class RpcServer:
 
         The block has the port of the service, to serve on. Raises SettingsError where a port is taken.
         """
+        # Upon a pause the kernel may hand a signal to any thread, and its handler then waits for the
+        # main one, which does not wake; the byte that the wakeup descriptor gets wakes it always.
+        os.set_blocking(self._bell, False)
+        signal.set_wakeup_fd(self._bell)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._told.put("stop"))
+            signal.signal(number, lambda *_: None)
         with hold(self._settings.host, self._settings.port) as held, self._metrics():
             yield held
 
@@ -95,13 +102,10 @@ class RpcServer:
         Then new calls are refused, and those under way end. Raises SettingsError where another process
         that held the port too was the first to listen.
         """
-        try:
-            told = self._told.get(timeout=_LONGEST_SILENCE_SECONDS)
-        except Empty:
-            told = "open"
-        if told == "open":
+        told, _, _ = select([self._ear], [], [], _LONGEST_SILENCE_SECONDS)
+        if not told or os.read(self._ear, 1) == _OPEN:
             self._listen(held)
-            while self._told.get() != "stop":
+            while os.read(self._ear, 1) == _OPEN:
                 pass
             log.info("draining")
             self._health.enter_graceful_shutdown()

@@ -80,7 +80,7 @@ def test_the_first_start_trains_and_the_second_does_not(tmp_path: Path, ports: d
             wait_until(
                 lambda process=process: b"Ctrl-C" in output.read_bytes() or process.poll() is not None,
                 "everything up",
-                240,
+                600,
             )
             text = output.read_text()
             assert ("training one" in text) == (start == 1), text

@@ -172,6 +172,16 @@ def test_a_stop_during_the_first_load_is_in_order(
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_a_stop_upon_a_pause_is_heeded(bundles: Path, tmp_path: Path, module: str) -> None:
+    for _ in range(3):  # the kernel hands it to the main thread or to another, as it happens
+        with running(model_service(module, bundles, tmp_path)) as service:
+            wait_until(service.is_serving, "it serving")
+            with service.frozen():
+                service.process.terminate()
+            assert service.process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_a_taken_port_is_found_before_anything_is_loaded(
     held: HeldBundle, tmp_path: Path, module: str
 ) -> None:
