@@ -6,6 +6,8 @@ import argparse
 import json
 import math
 import re
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from training.dataset import EMBEDDED, Reading, read_dataset
 from training.gate import check_good_enough
 from training.inspection import inspect_dataset
 from training.layouts import ROLES, Columns, Role, Scale
+from training.progress import watched_by
 from training.quiet import quiet_native_stderr
 from training.report import Reporter
 from training.splits import PROTOCOLS
@@ -58,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     _fill_train(train)
 
     evaluate = commands.add_parser(
-        "evaluate", help="judge recipes beside the baselines, on ratings they have not seen"
+        "evaluate",
+        parents=[shared],
+        help="judge recipes beside the baselines, on ratings they have not seen",
     )
     _fill_evaluate(evaluate)
 
@@ -122,6 +127,7 @@ def _fill_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--unless-promoted", action="store_true", help="do nothing where a model is promoted already"
     )
+    _add_resume(train)
 
 
 def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -150,6 +156,7 @@ def _fill_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--report", type=Path, metavar="FILE", help="write it as a web page, with plots"
     )
+    _add_resume(evaluate)
 
 
 def _fill_tune(tune: argparse.ArgumentParser) -> None:
@@ -196,6 +203,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="hybrid",
         help=f"{', '.join(recipe_names())}, or the path of a .toml file (default: %(default)s)",
+    )
+
+
+def _add_resume(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where one like it was interrupted, to the same end"
     )
 
 
@@ -297,10 +310,12 @@ def _train(options: argparse.Namespace) -> None:
         from training.pipeline import train  # noqa: PLC0415
 
     reporter = Reporter()
-    exported = train(
-        *(options.data, options.recipe, options.bundles, options.seed, reporter),
-        reading=_reading(options),
-    )
+    with watched_by(reporter.watching):
+        exported = train(
+            *(options.data, options.recipe, options.bundles, options.seed, reporter),
+            reading=_reading(options),
+            resume=options.resume,
+        )
     manifest = exported.manifest
     reporter.say(
         f"model {manifest.model_version} is in {options.bundles / manifest.model_version}: "
@@ -320,15 +335,19 @@ def _evaluate(options: argparse.Namespace) -> None:
     with quiet_native_stderr():
         from training.pipeline import evaluate  # noqa: PLC0415
 
-    results = evaluate(
-        options.data,
-        options.recipe or recipe_names(),
-        list(PROTOCOLS) if options.protocol == "all" else [options.protocol],
-        range(options.seeds),
-        Reporter(),
-        report=options.report,
-        reading=_reading(options),
-    )
+    reporter = Reporter()
+    with watched_by(reporter.watching):
+        results = evaluate(
+            options.data,
+            options.recipe or recipe_names(),
+            list(PROTOCOLS) if options.protocol == "all" else [options.protocol],
+            range(options.seeds),
+            reporter,
+            report=options.report,
+            reading=_reading(options),
+            bundles=options.bundles,
+            resume=options.resume,
+        )
     if options.json:
         write_atomically(options.json, json.dumps(results.rows(), indent=1).encode() + b"\n")
 
@@ -343,12 +362,14 @@ def _inspect_data(options: argparse.Namespace) -> None:
     to_file = options.json and str(options.json) != "-"
     if to_file:
         _check_file("--json", options.json)
-    inspection = inspect_dataset(read_dataset(options.path, _reading(options)))
+    reporter = Reporter()
+    with watched_by(reporter.watching):
+        inspection = inspect_dataset(read_dataset(options.path, _reading(options)))
     document = json.dumps(inspection.document(), indent=1, ensure_ascii=False)
     if options.json and not to_file:
         print(document)  # noqa: T201
         return
-    Reporter().inspection(inspection)
+    reporter.inspection(inspection)
     if to_file:
         write_atomically(options.json, document.encode() + b"\n")
 
@@ -371,16 +392,18 @@ def _tune(options: argparse.Namespace) -> None:
     with quiet_native_stderr():
         from training.pipeline import tune  # noqa: PLC0415
 
-    tune(
-        options.data,
-        options.recipe,
-        options.journal or Path(f"{name}.journal"),
-        options.out or Path(f"{name}-tuned.toml"),
-        trials=options.trials,
-        seed=options.seed,
-        reporter=Reporter(),
-        reading=_reading(options),
-    )
+    reporter = Reporter()
+    with watched_by(reporter.watching):
+        tune(
+            options.data,
+            options.recipe,
+            options.journal or Path(f"{name}.journal"),
+            options.out or Path(f"{name}-tuned.toml"),
+            trials=options.trials,
+            seed=options.seed,
+            reporter=reporter,
+            reading=_reading(options),
+        )
 
 
 def _promote(options: argparse.Namespace) -> None:
@@ -457,5 +480,15 @@ def _inspect(options: argparse.Namespace) -> None:
     print(json.dumps(manifest.model_dump(mode="json"), indent=2))  # noqa: T201
 
 
+def _how_to_go_on() -> str:
+    """What to do after an interruption, where something was kept."""
+    command, *options = sys.argv[1:] or [""]
+    if command not in {"train", "evaluate", "tune"}:
+        return ""
+    if command != "tune" and "--resume" not in options:
+        options.append("--resume")
+    return f"; to go on from there: {shlex.join(['python', '-m', 'training', command, *options])}"
+
+
 if __name__ == "__main__":
-    run(main)
+    run(main, _how_to_go_on)

@@ -258,7 +258,7 @@ def _span(ratings: pl.Series) -> Scale:
 def _digest(of_ratings: Table, of_movies: Table | None, reading: Reading) -> str:
     digest = hashlib.sha256()
     for table in (of_ratings, of_movies):
-        for block in table.source.blocks(_HASHED) if table else ():
+        for block in table.source.blocks(_HASHED, f"hashing {table.source.name}") if table else ():
             digest.update(block)
     digest.update(reading.told)
     return digest.hexdigest()

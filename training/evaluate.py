@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from training import metrics
 from training.interactions import Interactions
 from training.methods import Method, Ratings, Scores
+from training.progress import track
 from training.splits import Fold, Protocol
 from twotower.arrays import Ints
 from twotower.errors import TrainingError
@@ -22,6 +25,7 @@ K: Final = 10
 NDCG, RECALL, MRR = f"ndcg@{K}", f"recall@{K}", f"mrr@{K}"
 
 _USERS_AT_ONCE: Final = 256
+_TABLES: Final = ("users", "likes", "shown", "ratings")
 _COLUMNS: Final = (
     ("user_row", "history", NDCG, RECALL, MRR, "group"),
     ("movie_row", "popularity", "found"),
@@ -48,6 +52,26 @@ class Judged:
     ratings: pd.DataFrame
     train_seconds: float
     """Of one fit, the mean over the folds."""
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every column of every table by the names of both, texts as such."""
+        arrays = {"train_seconds": np.array(self.train_seconds)}
+        for table in _TABLES:
+            for name, column in getattr(self, table).items():
+                values = column.to_numpy()
+                arrays[f"{table}.{name}"] = values.astype(np.str_) if values.dtype == object else values
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """What `to_arrays` gave."""
+        columns: dict[str, dict[str, npt.NDArray[Any]]] = {table: {} for table in _TABLES}
+        for name, values in arrays.items():
+            table, _, column = name.partition(".")
+            if column:
+                columns[table][column] = values.astype(object) if values.dtype.kind == "U" else values
+        tables = {table: pd.DataFrame(columns[table]) for table in _TABLES}
+        return cls(**tables, train_seconds=float(arrays["train_seconds"]))
 
 
 def judge(protocol: Protocol, method: Method, scale: tuple[float, float]) -> Judged:
@@ -83,7 +107,8 @@ def recommend(scores: Scores, history: Interactions, asking: Ints) -> Ints:
     """The ten best movies that each asking user (n,) has not rated yet: int64 (n, k), -1 for none."""
     rated = history.matrix()
     recommended = []
-    for start in range(0, len(asking), _USERS_AT_ONCE):
+    starts = range(0, len(asking), _USERS_AT_ONCE)
+    for start in track(starts, "recommending", len(starts)):
         users = asking[start : start + _USERS_AT_ONCE]
         scored = np.array(scores(users), dtype=np.float32)
         scored[rated[users].nonzero()] = -np.inf

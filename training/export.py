@@ -18,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from training.dataset import Dataset
 from training.interactions import Interactions
 from training.partition import divide
+from training.progress import track
 from training.quiet import quiet_native_stderr
 from training.results import Results
 from training.train import TwoHeads, TwoTowers
@@ -131,7 +132,8 @@ def embed(tower: bytes, features: FeatureRows) -> TwoHeads:
 def _embed_users(user_tower: bytes, towers: TwoTowers, histories: Histories) -> tuple[Embeddings, float]:
     """Users' retrieval embeddings as they are served, and the largest difference of any to Keras'."""
     found, difference = [], 0.0
-    for block in histories.blocks():
+    tracked = track(histories.blocks(), "embedding users", len(histories), len)
+    for block in tracked:
         rows = towers.encoder.encode(block)
         served = embed(user_tower, rows)
         difference = max(difference, _largest_difference("user", served, towers.embed_user_rows(rows)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -55,6 +56,14 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.ratings)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that it holds."""
+        digest = hashlib.sha256(f"{self.users} {self.movies} {self.scale}".encode())
+        for values in (self.user_rows, self.movie_rows, self.ratings, self.timestamps):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()
 
     def take(self, chosen: npt.NDArray[np.bool_] | Ints) -> Self:
         """Some of the ratings, of the same users and movies."""

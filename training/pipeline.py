@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from training import baselines
+from training.checkpoint import NOWHERE, Arrays, Checkpoint
 from training.config import OnEpoch, Recipe, load_recipe
 from training.content import MovieContent
 from training.dataset import Dataset, Reading, read_dataset
-from training.evaluate import NDCG, judge
+from training.evaluate import NDCG, Judged, judge
 from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.methods import Fitted, Method
-from training.report import LearningCurve, Reporter
+from training.report import LearningCurve, Reporter, curves_from_array, curves_to_array
 from training.results import RMSE, Results, Run
 from training.samples import sample
 from training.splits import PROTOCOLS, Fold, Part, Protocol, random, usual
@@ -35,6 +38,7 @@ RANKERS: Final[Mapping[str, Method]] = {
 RATERS: Final[Mapping[str, Method]] = {"bias": baselines.bias, "svd": baselines.svd}
 HGB: Final = "hgb"
 MEAN: Final = "mean"
+_FITS: Final = "fits"
 _MOST_JUDGED: Final = 10_000
 """Users by whom methods are judged, drawn at random where there are more."""
 _MOST_FOR_EASE: Final = 10_000
@@ -53,16 +57,19 @@ def train(
     reporter: Reporter,
     *,
     reading: Reading | None = None,
+    resume: bool = False,
 ) -> Exported:
     """Evaluate a recipe on held-out ratings, fit it on all of the data, and write the bundle.
 
     How many epochs to fit is found on the validation part of the usual protocol; the test parts are
-    touched to report only. Data too few to hold any out are trained on without.
+    touched to report only. Data too few to hold any out are trained on without. What is found on the way
+    is kept beside the bundles until all is done; `resume` goes on from there, to the same bundle.
     Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
     check_writable(bundles)
     (chosen,) = _load_recipes([recipe])
     task = _Task(read_dataset(data, reading), [chosen], reporter)
+    task.keep(bundles, "train", chosen.name, str(seed), resume=resume)
     results = None
     try:
         protocols = [usual(task.interactions)]
@@ -77,7 +84,9 @@ def train(
         reporter.say(f"warning: {error}; the model is not evaluated")
     towers = task.fit(chosen, seed, task.interactions, "training on all ratings")
     extras = {"report.html": task.page([chosen], [seed], results, towers)}
-    return export_bundle(bundles, towers, task.dataset, chosen.name, results, extras=extras)
+    exported = export_bundle(bundles, towers, task.dataset, chosen.name, results, extras=extras)
+    task.checkpoint.clear()
+    return exported
 
 
 def evaluate(
@@ -89,21 +98,28 @@ def evaluate(
     *,
     report: Path | None = None,
     reading: Reading | None = None,
+    bundles: Path | None = None,
+    resume: bool = False,
 ) -> Results:
     """Judge recipes beside every baseline on the test part of each protocol; `report` it to a file.
 
+    What is found on the way is kept in the folder of `bundles`, if any, until all is done; `resume` goes
+    on from there, to the same results.
     Raises DataError where the data are too few for a protocol that was the only one asked for, or for
     all of them; SettingsError.
     """
     _need("evaluating", "implicit", "sklearn")
     chosen = _load_recipes(recipes)
     task = _Task(read_dataset(data, reading), chosen, reporter)
+    if bundles:
+        task.keep(bundles, "evaluate", *protocols, *map(str, seeds), resume=resume)
     own = {recipe.name: task.method(recipe) for recipe in chosen}
     results = task.compare(task.protocols(protocols), RANKERS, {**RATERS, HGB: task.hgb()}, own, seeds)
     reporter.results(results, list(own))
     reporter.slices(results)
     if report:
         write_atomically(report, task.page(chosen, seeds, results))
+    task.checkpoint.clear()
     return results
 
 
@@ -184,6 +200,8 @@ class _Task:
                     "hybrid does without"
                 )
         self.dataset = dataset
+        self.checkpoint = NOWHERE
+        self._recipes = recipes
         self.interactions = Interactions.of(dataset)
         self._content = MovieContent.of(dataset)
         self._reporter = reporter
@@ -195,6 +213,16 @@ class _Task:
         )
         for finding in dataset.findings:
             reporter.say(f"  {finding}")
+
+    def keep(self, bundles: Path, *settings: str, resume: bool) -> None:
+        """From now on, keep what is found until it is cleared; `resume` uses what is there already."""
+        recipes = (f"{recipe.name} {recipe.model_dump_json()}" for recipe in self._recipes)
+        told = [self.dataset.digest, *recipes, *settings]
+        self.checkpoint = Checkpoint.of(bundles, "\n".join(told), resume=resume, warn=self._reporter.say)
+        if self.checkpoint.found and not resume:
+            self._reporter.say("one like this was interrupted: --resume would go on from there")
+        if resume and not self.checkpoint.found:
+            self._reporter.say("none like this was interrupted: it starts at the beginning")
 
     def protocols(self, names: Sequence[str]) -> list[Protocol]:
         """Protocols by name; of several, those that the data are too few for are left out, and told."""
@@ -219,7 +247,6 @@ class _Task:
         seeds: Sequence[int],
     ) -> Results:
         """Judge methods without chance once, and our own with every seed; both as the size allows."""
-        scale = self.dataset.rating_scale
         rankers, raters = self._as_size_allows(rankers), self._as_size_allows(raters)
         judged = [self._judged_by_some(protocol) for protocol in protocols]
         runs = []
@@ -231,14 +258,43 @@ class _Task:
                 **(raters if protocol.rated else {}),
             }
             for name, method in fixed.items():
-                with self._reporter.waiting(f"{protocol.name}: {name}"):
-                    runs.append(Run(protocol.name, name, 0, judge(protocol, method, scale)))
+                waiting = self._reporter.waiting(f"{protocol.name}: {name}")
+                runs.append(self._run(protocol, name, 0, method, waiting))
             for name, seeded in own.items():
-                for seed in seeds:
-                    method = seeded(seed)
-                    runs.append(Run(protocol.name, name, seed, judge(protocol, method, scale)))
+                runs += [self._run(protocol, name, seed, seeded(seed)) for seed in seeds]
         digests = {protocol.name: protocol.digest for protocol in judged}
         return Results(runs, self.interactions.movies, digests)
+
+    def _run(
+        self,
+        protocol: Protocol,
+        name: str,
+        seed: int,
+        method: Method,
+        waiting: AbstractContextManager[None] = nullcontext(),  # noqa: B008 - it may be used again
+    ) -> Run:
+        """How a method does on a protocol: as it was found before, or is now."""
+
+        def judged() -> Arrays:
+            with waiting:
+                return judge(protocol, method, self.dataset.rating_scale).to_arrays()
+
+        title = f"{protocol.name}: {name}"
+        found = self._once(f"{protocol.name}-{name}-{seed}", title, judged)
+        return Run(protocol.name, name, seed, Judged.from_arrays(found))
+
+    def _once(self, step: str, title: str, find: Callable[[], Arrays]) -> Arrays:
+        """What a step finds, and the learning curves it adds, unless the checkpoint has them already."""
+        kept = self.checkpoint.load(step)
+        if kept is None:
+            curves = len(self._curves)
+            kept = {**find(), "curves": curves_to_array(self._curves[curves:])}
+            self.checkpoint.save(step, kept)
+            self.checkpoint.within(_FITS).clear()
+        else:
+            self._curves += curves_from_array(kept["curves"])
+            self._reporter.say(f"{title} (as it was found before)")
+        return kept
 
     def _as_size_allows(self, methods: Mapping[str, Method]) -> dict[str, Method]:
         data = self.interactions
@@ -329,10 +385,16 @@ class _Task:
         if (recipe.name, seed) in self._epochs or recipe.fit.patience is None or not self.dataset.rated:
             return
         (fold,) = usual(self.interactions, Part.VALIDATION).folds
+
         title = f"{recipe.name}: finding how long to train"
-        towers = self._fit(recipe, seed, fold.train, title=title, validation=fold.test)
-        self._epochs[recipe.name, seed] = towers.epochs
-        self._reporter.say(f"the best was after {towers.epochs} epochs: that is how long the others run")
+
+        def found() -> Arrays:
+            towers = self._fit(recipe, seed, fold.train, title=title, validation=fold.test)
+            return {"epochs": np.array(towers.epochs)}
+
+        epochs = int(self._once(f"epochs-{recipe.name}-{seed}", title, found)["epochs"])
+        self._epochs[recipe.name, seed] = epochs
+        self._reporter.say(f"the best was after {epochs} epochs: that is how long the others run")
 
     def _fit(
         self,
@@ -358,4 +420,5 @@ class _Task:
             validation=validation,
             epochs=epochs,
             watch=watch,
+            checkpoint=self.checkpoint.within(_FITS).within(f"{recipe.name}-{seed}-{train.digest[:16]}"),
         )

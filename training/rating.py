@@ -10,13 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from training.checkpoint import Checkpoint
 from training.config import FitConfig, Recipe, Watch
+from training.epochs import Epochs, Losses
 from training.interactions import Interactions
+from training.progress import track
 from training.rating_factors import RatingFactors
 from training.statistics import Inputs, Statistics
 from training.towers import Skip, build_correction, build_tower, join_towers, to_unit_norm
 from twotower.arrays import FeatureRows, Floats, Ints
-from twotower.errors import TrainingError
 
 _LAST_RATE: Final = 0.05
 _BATCHES_AT_ONCE: Final = 256
@@ -42,6 +44,7 @@ def fit_rating(
     validation: Interactions | None,
     epochs: int | None,
     watch: Watch,
+    checkpoint: Checkpoint,
 ) -> RatingTowers:
     """Fit two towers to the ratings of a training part, each encoded without itself.
 
@@ -59,27 +62,19 @@ def fit_rating(
     random = np.random.default_rng(seed)
     held_out = _HeldOut.of(statistics, validation) if validation else None
     _, scale = statistics.spec.line
-    best, least, weights = 0, math.inf, model.get_weights()
+
+    def one_epoch() -> Losses:
+        batches = shuffled(statistics, config, random)
+        squares = sum(
+            float(run(*inputs, targets, config.batch_size)) * len(targets)
+            for inputs, targets in track(batches, "one epoch", ratings, lambda batch: len(batch[1]))
+        )
+        error = scale * math.sqrt(squares / ratings)
+        return error, scale * _rmse(model, held_out) if held_out else None
+
+    learning = Epochs(model, optimizer, random, checkpoint)
     with watch("ratings", epochs, "RMSE") as on_epoch:
-        for epoch in range(1, epochs + 1):
-            squares = sum(
-                float(run(*inputs, targets, config.batch_size)) * len(targets)
-                for inputs, targets in shuffled(statistics, config, random)
-            )
-            error = scale * math.sqrt(squares / ratings)
-            held_out_error = scale * _rmse(model, held_out) if held_out else None
-            judged = error if held_out_error is None else held_out_error
-            if not math.isfinite(judged):
-                raise TrainingError(
-                    f"the loss is not finite after epoch {epoch}: the recipe's learning_rate of "
-                    f"{config.learning_rate:g} may be too high"
-                )
-            on_epoch(epoch, error, held_out_error)
-            if config.patience is None or held_out_error is None or judged < least:
-                best, least, weights = epoch, judged, model.get_weights()
-            if epoch - best >= (config.patience or epochs):
-                break
-    model.set_weights(weights)
+        best = learning.run(one_epoch, epochs, on_epoch, patience=config.patience)
     if config.averaging:
         optimizer.finalize_variable_values(model.trainable_variables)
     return RatingTowers(user, item, best)

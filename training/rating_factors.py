@@ -22,6 +22,7 @@ from scipy.sparse.linalg import svds
 from training.config import FactorConfig
 from training.content import MovieContent
 from training.interactions import Interactions
+from training.progress import track
 from training.ridge import GroupedRows, Prior
 from twotower.arrays import Floats, Ints
 from twotower.features import Fading
@@ -116,7 +117,9 @@ class RatingFactors:
         weights = fading.weights(histories.ages)
         surprises = seen.ratings - global_mean - tastes.without[:, 0]
         root = np.sqrt(weights)
-        weighted = GroupedRows(seen.user_rows, _Weighted(rows, root), surprises * root)
+        weighted = GroupedRows(
+            seen.user_rows, _Weighted(rows, root), surprises * root, "regressions of users"
+        )
         penalties = design.penalties(config)
         prior = weighted.learn_prior(
             Prior(np.zeros((seen.users, len(penalties))), np.diag(penalties)),
@@ -199,6 +202,7 @@ def _movies_on_users(
         train.movie_rows,
         _OfUsers(np.column_stack([np.ones(train.users), users]), train.user_rows),
         deviations - means[train.user_rows],
+        "regressions of movies",
     )
     penalties = np.r_[config.damping, np.full(users.shape[1], config.taste_penalty)]
     prior = rows.learn_prior(
@@ -246,7 +250,8 @@ def _without_each(
     """Each rating's user's factors had there not been that rating: (m, r)."""
     without = np.empty_like(factors)
     start = 0
-    for block in histories.blocks(_RATINGS_AT_ONCE):
+    blocks = histories.blocks(_RATINGS_AT_ONCE)
+    for block in track(blocks, "leaving ratings out", len(factors), lambda block: len(block.movie_rows)):
         some = slice(start, start + len(block.movie_rows))
         rows, of_block = factors[some], block.users
         precisions, moments = weighted_moments(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -30,6 +35,8 @@ PROTOCOLS: Final = {
     "global-time": "D, global time: everything after a date",
     "session-start": "session start: what users never learned from rate after a day or more",
 }
+_SILENCE_SECONDS: Final = 30.0
+"""After which what is no terminal gets a line on how far it is."""
 _HEADINGS: Final = {
     NDCG: "NDCG",
     RECALL: "recall",
@@ -55,15 +62,75 @@ class LearningCurve:
     validation: tuple[float, ...]
 
 
+def curves_to_array(curves: Sequence[LearningCurve]) -> npt.NDArray[np.str_]:
+    """Curves as one text."""
+    return np.array(json.dumps([asdict(curve) for curve in curves]))
+
+
+def curves_from_array(text: npt.NDArray[np.str_]) -> list[LearningCurve]:
+    """What `curves_to_array` gave."""
+    return [
+        LearningCurve(each["title"], each["measure"], tuple(each["training"]), tuple(each["validation"]))
+        for each in json.loads(str(text))
+    ]
+
+
+class OnProgress(Protocol):
+    """Called with how much of the total is done, and what to show beside that."""
+
+    def __call__(self, reached: float, state: str = "") -> None:
+        """Show it."""
+        ...
+
+
 class Reporter:
     """Writes to a terminal, or, line by line, to whatever stands in for one."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
 
     def say(self, text: str) -> None:
         """Print a line."""
         self._console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def watching(self, doing: str, total: float | None, done: int = 0) -> Iterator[OnProgress]:
+        """Show how far something is, with the time that is left, while the block runs.
+
+        A terminal shows bars below each other, for what is part of something larger; anything else gets
+        a line now and then. Without a total it shows only that something runs.
+        """
+        start = told_at = time.monotonic()
+        if not self._progress.task_ids:
+            self._progress.start()
+        task = self._progress.add_task(escape(doing), total=total, completed=done, state="")
+
+        def on_progress(reached: float, state: str = "") -> None:
+            nonlocal told_at
+            self._progress.update(task, completed=reached, state=state)
+            now = time.monotonic()
+            if total and reached > done and now - told_at >= _SILENCE_SECONDS:
+                told_at = now
+                left = timedelta(seconds=round((now - start) / (reached - done) * (total - reached)))
+                if not self._console.is_terminal:
+                    self.say(f"{doing}: {reached / total:.0%}, {left} left")
+
+        try:
+            yield on_progress
+        finally:
+            self._progress.remove_task(task)
+            if not self._progress.task_ids:
+                self._progress.stop()
 
     @contextmanager
     def fitting(
@@ -76,17 +143,7 @@ class Reporter:
     ) -> Iterator[OnEpoch]:
         """Show the epochs of one fit, at most `epochs`, with the time that is left; `keep` its curve."""
         start = time.perf_counter()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("epoch {task.completed}/{task.total}  {task.fields[losses]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as progress:
-            task = progress.add_task(title, total=epochs, losses="")
+        with self.watching(title, epochs) as on_progress:
             reached = ""
             training: list[float] = []
             validated: list[float] = []
@@ -96,7 +153,7 @@ class Reporter:
                 validation = "" if validation_loss is None else f", validation {validation_loss:.4f}"
                 losses = f"{measure} {loss:.4f}{validation}"
                 reached = f"{epoch} epochs, {losses}"
-                progress.update(task, completed=epoch, losses=losses)
+                on_progress(epoch, f"epoch {epoch}/{epochs}  {losses}")
                 training.append(loss)
                 if validation_loss is not None:
                     validated.append(validation_loss)
@@ -108,21 +165,13 @@ class Reporter:
     @contextmanager
     def trying(self, trials: int, done: int) -> Iterator[Callable[[float | None], None]]:
         """Show how many trials are done of all, and the best so far, with the time that is left."""
-        columns = (
-            TextColumn("trials"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}  {task.fields[best]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._console.is_terminal
-        ) as progress:
-            task = progress.add_task("trials", total=trials, completed=done, best="")
+        tried = itertools.count(done + 1)
+        with self.watching("trials", trials, done) as on_progress:
 
             def on_trial(best: float | None) -> None:
-                shown = "" if best is None else f"best {best:.4f}"
-                progress.update(task, advance=1, best=shown)
+                number = next(tried)
+                shown = "" if best is None else f"  best {best:.4f}"
+                on_progress(number, f"{number}/{trials}{shown}")
 
             yield on_trial
 
@@ -130,7 +179,7 @@ class Reporter:
     def waiting(self, title: str) -> Iterator[None]:
         """Show that something runs which cannot tell how far it is."""
         start = time.perf_counter()
-        with self._console.status(escape(title)):
+        with self.watching(title, None):
             yield
         self.say(f"{title} ({time.perf_counter() - start:.1f} s)")
 

@@ -6,14 +6,15 @@ by 32. They are taught its softmax (Hinton, Vinyals and Dean, 2015).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from training.config import Bounds, HybridConfig, TowerConfig, Watch
+from training.checkpoint import Checkpoint
+from training.config import Bounds, HybridConfig, OnEpoch, TowerConfig, Watch
+from training.epochs import Epochs, Losses
 from training.placement import place_movies, sum_evidence
 from training.statistics import Statistics
 from training.teaching import Examples, Teacher
@@ -46,6 +47,7 @@ def fit_retrieval(
     *,
     seed: int,
     watch: Watch,
+    checkpoint: Checkpoint,
 ) -> RetrievalTowers:
     """Fit two towers to the histories of a training part, ordered by user and time."""
     random = np.random.default_rng(seed)
@@ -62,9 +64,7 @@ def fit_retrieval(
     )
     vectors = tf.Variable(teacher.start)
     with watch("ranking", config.epochs, "cross-entropy") as on_epoch:
-        losses = _distil(user, vectors, examples, teacher, random)
-        for epoch, loss in enumerate(losses, start=1):
-            on_epoch(epoch, loss, None)
+        _distil(user, vectors, examples, teacher, random, on_epoch=on_epoch, checkpoint=checkpoint)
     tower = to_unit_norm(user, "user", exact=False)
     columns = encoder.columns.retrieval
     users = np.concatenate(
@@ -99,11 +99,11 @@ def _distil(
     examples: Examples,
     teacher: Teacher,
     random: np.random.Generator,
-) -> Iterator[float]:
-    """Bring the softmax over users' products with the movies' vectors to the targets, epoch by epoch.
-
-    Yields the cross-entropy of each.
-    """
+    *,
+    on_epoch: OnEpoch,
+    checkpoint: Checkpoint,
+) -> None:
+    """Bring the softmax over users' products with the movies' vectors to the targets."""
     config, temperature = teacher.config, teacher.history.temperature
     batches = -(-len(examples.inputs) // config.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -123,10 +123,13 @@ def _distil(
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    for _ in range(config.epochs):
+    def one_epoch() -> Losses:
         order = random.permutation(len(examples.inputs))
         losses = [
             step(*(tf.constant(each[places]) for each in examples))
             for places in np.array_split(order, batches)
         ]
-        yield float(np.mean(losses))
+        return float(np.mean(losses)), None
+
+    learning = Epochs(user, optimizer, random, checkpoint, beside=[vectors])
+    learning.run(one_epoch, config.epochs, on_epoch)

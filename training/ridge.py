@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from training.progress import track
 from twotower.arrays import Floats, Ints
 
 _INDEPENDENT: Final = 0.1
@@ -51,6 +52,8 @@ class GroupedRows:
     groups: Ints
     design: Design
     targets: Floats
+    name: str = "regressions"
+    """What to call them while they are worked at."""
 
     def learn_prior(
         self, prior: Prior, *, noise: float, steps: int, content: Floats | None = None
@@ -91,7 +94,7 @@ class GroupedRows:
         for span in self._batches(self._spans(np.arange(len(prior.mean))), width):
             grams, moments = self._moments(span, width)
             covariances = np.linalg.inv(grams + prior.precision)
-            for place, (group, rows) in enumerate(span):
+            for place, (group, rows) in enumerate(self._tracked(span, "solving")):
                 pull = moments[place] + prior.precision @ prior.mean[group]
                 of_group[group] = covariances[place] @ pull
                 told = rows[slots[rows] >= 0]
@@ -102,6 +105,10 @@ class GroupedRows:
                 # Sherman and Morrison, 1950
                 without[slots[told]] = of_group[group] - reach * (missed / (1 - leverage))[:, None]
         return of_group, without
+
+    def _tracked(self, spans: list[tuple[int, Ints]], doing: str) -> Iterator[tuple[int, Ints]]:
+        rows = sum(len(rows) for _, rows in spans)
+        return track(spans, f"{doing} {self.name}", rows, lambda span: len(span[1]))
 
     def _spans(self, groups: Ints) -> list[tuple[int, Ints]]:
         order = np.argsort(self.groups, kind="stable")
@@ -122,7 +129,7 @@ class GroupedRows:
 
     def _moments(self, spans: list[tuple[int, Ints]], width: int) -> tuple[Floats, Floats]:
         grams, moments = np.empty((len(spans), width, width)), np.empty((len(spans), width))
-        for place, (_, rows) in enumerate(spans):
+        for place, (_, rows) in enumerate(self._tracked(spans, "summing")):
             design = self.design[rows]
             grams[place] = design.T @ design
             moments[place] = design.T @ self.targets[rows]

@@ -87,7 +87,7 @@ def _rows_of(table: Table, findings: Findings, text: str, first: int) -> Iterato
 def _whole_lines(table: Table, size: int) -> Iterator[bytes]:
     """The content in blocks that end with a line, and not within a quoted field."""
     kept = b""
-    for number, block in enumerate(table.source.blocks(size)):
+    for number, block in enumerate(table.source.blocks(size, f"reading {table.source.name}")):
         content = kept + (block if number else block.removeprefix(BOM_UTF8))
         end = content.rfind(b"\n") + 1
         if table.layout.quoted and content.count(b'"', 0, end) % 2 and len(content) < _MOST_OPEN:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
+from training.progress import track
 from twotower.errors import DataError
 
 _HEAD: Final = 1 << 16
@@ -29,6 +30,8 @@ class Source:
 
     path: PurePosixPath
     within: Path
+    size: int
+    """In bytes, as it lies there: packed where it is a packed file."""
     _open: Callable[[], IO[bytes]] = field(repr=False)
 
     @property
@@ -36,14 +39,17 @@ class Source:
         """The file's own name, by which it is spoken of."""
         return self.path.name
 
-    def blocks(self, size: int) -> Iterator[bytes]:
-        """The content in pieces of `size` bytes, unpacked. Raises DataError where it is damaged."""
+    def blocks(self, size: int, doing: str = "") -> Iterator[bytes]:
+        """The content in pieces of `size` bytes, unpacked; what is `doing` with it is told on the way.
+
+        Raises DataError where it is damaged.
+        """
         try:
             with self._open() as file:
                 packed = file.read(2) == b"\x1f\x8b"
             with self._open() as file, gzip.open(file) if packed else file as content:
-                while block := content.read(size):
-                    yield block
+                pieces = iter(partial(content.read, size), b"")
+                yield from track(pieces, doing, self.size, at=file.tell) if doing else pieces
         except OSError as error:
             raise DataError(
                 f"{self.within}: {self.path} cannot be read: {error.strerror or error}"
@@ -77,7 +83,7 @@ def open_sources(path: Path) -> Iterator[list[Source]]:
             with tarfile.open(path) as archive:
                 yield _in_tar(path, archive)
         else:
-            yield [Source(PurePosixPath(path.name), path, partial(_open, path))]
+            yield [_of_file(PurePosixPath(path.name), path, path)]
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist: needed is {_KINDS}") from error
     except OSError as error:
@@ -98,13 +104,20 @@ def _open(path: Path) -> IO[bytes]:
 def _in_folder(path: Path) -> list[Source]:
     files = [*path.glob("*"), *path.glob("*/*")]
     found = [(PurePosixPath(each.relative_to(path)), each) for each in files if each.is_file()]
-    return _near([Source(place, path, partial(_open, each)) for place, each in found])
+    return _near([_of_file(place, path, each) for place, each in found])
+
+
+def _of_file(place: PurePosixPath, within: Path, file: Path) -> Source:
+    return Source(place, within, file.stat().st_size, partial(_open, file))
 
 
 def _in_zip(path: Path, archive: zipfile.ZipFile) -> list[Source]:
     files = [each for each in archive.infolist() if not each.is_dir()]
     return _near(
-        [Source(PurePosixPath(each.filename), path, partial(archive.open, each)) for each in files]
+        [
+            Source(PurePosixPath(each.filename), path, each.file_size, partial(archive.open, each))
+            for each in files
+        ]
     )
 
 
@@ -116,7 +129,7 @@ def _in_tar(path: Path, archive: tarfile.TarFile) -> list[Source]:
 
     return _near(
         [
-            Source(PurePosixPath(each.name), path, partial(open_member, each))
+            Source(PurePosixPath(each.name), path, each.size, partial(open_member, each))
             for each in archive
             if each.isfile()
         ]

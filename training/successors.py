@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 
 from training.config import RetrievalConfig
+from training.progress import track
 from twotower.arrays import Bools, FeatureRows, Ints
 from twotower.errors import TrainingError
 from twotower.features import HistorySpec, best_scores
@@ -54,7 +55,8 @@ class Pairs:
         liked, disliked = histories.ratings >= history.liked, histories.ratings < history.disliked
         targets = np.where(liked, 1.0, np.where(disliked, 0.0, config.neutral_target))
         targets = targets.astype(np.float32)
-        for span in _windows(histories.offsets, users, window):
+        tracked = track(users, "summing pairs of ratings", len(users))
+        for span in _windows(histories.offsets, tracked, window):
             rows = place[histories.movie_rows[span]]
             chosen = rows >= 0
             ages = histories.ages[span][chosen].astype(np.float32)
@@ -152,7 +154,7 @@ def longest_window(counts: Ints, most: int) -> int:
     return max(bisect_right(range(1, LONGEST_WINDOW + 1), most, key=pairs), 1)
 
 
-def _windows(offsets: Ints, users: Ints, window: int) -> Iterator[slice]:
+def _windows(offsets: Ints, users: Iterable[int], window: int) -> Iterator[slice]:
     """Where the equal parts of the users' histories lie, each of at most `window` ratings."""
     for user in users:
         start, stop = int(offsets[user]), int(offsets[user + 1])

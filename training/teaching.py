@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training.config import Bounds, RetrievalConfig
+from training.progress import track
 from training.statistics import Statistics, Told
 from training.successors import Pairs, Scorer, longest_window
 from twotower.arrays import Bools, FeatureRows, Ints
@@ -120,7 +121,8 @@ class Teacher:
     def _taught(self, random: np.random.Generator) -> Iterator[Examples]:
         genres = self.statistics.content.genres
         users = sum(len(part) for part in self._parts)
-        for part, scorer in zip(self._parts, self._others, strict=True):
+        parts = zip(self._parts, self._others, strict=True)
+        for part, scorer in track(parts, "making up histories", len(self._parts)):
             histories = self._made_up(part, round(self.config.examples * len(part) / users), random)
             encoder = self._encoder(scorer.table)
             rows = encoder.encode(histories)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from training.checkpoint import NOWHERE, Checkpoint
 from training.config import Recipe, Watch
 from training.content import MovieContent
 from training.interactions import Interactions
@@ -98,11 +99,13 @@ def fit(
     validation: Interactions | None = None,
     epochs: int | None = None,
     watch: Watch = lambda *_: nullcontext(_unwatched),
+    checkpoint: Checkpoint = NOWHERE,
 ) -> TwoTowers:
     """Fit both towers of a recipe.
 
     With `validation`, the fit to ratings stops early, and the weights are those of the best epoch;
-    without, it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights.
+    without, it runs for `epochs` (default: the recipe's maximum). The same seed gives the same weights,
+    and so does a fit that goes on from the `checkpoint` of one that was interrupted.
     Raises TrainingError where the loss is no number any more.
     """
     keras.utils.set_random_seed(seed)
@@ -116,7 +119,13 @@ def fit(
 
     def rating_towers() -> RatingTowers:
         return fit_rating(
-            statistics, recipe, seed=seed, validation=validation, epochs=epochs, watch=watch
+            statistics,
+            recipe,
+            seed=seed,
+            validation=validation,
+            epochs=epochs,
+            watch=watch,
+            checkpoint=checkpoint.within("ratings"),
         )
 
     if hybrid is None or history is None:
@@ -125,7 +134,14 @@ def fit(
         return _of_one_head(encoder, encoder.columns.rating, movie_rows, rating, rating.epochs)
     rated = rating_towers() if statistics.spec.predicts_ratings else None
     ranked = fit_retrieval(
-        statistics, history, recipe.towers, hybrid, recipe.bounds, seed=seed, watch=watch
+        statistics,
+        history,
+        recipe.towers,
+        hybrid,
+        recipe.bounds,
+        seed=seed,
+        watch=watch,
+        checkpoint=checkpoint.within("ranking"),
     )
     if rated is not None:
         return _of_two_heads(statistics, rated, ranked)

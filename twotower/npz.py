@@ -28,14 +28,19 @@ def write_arrays(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_arrays(file: str, content: bytes, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of these names. Raises BundleError naming `file` where they cannot be read."""
+def read_arrays(
+    file: str, content: bytes, names: Sequence[str] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of these names, or all there are.
+
+    Raises BundleError naming `file` where they cannot be read.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise BundleError(f"{file}: is compressed, and could be of any size")
         with np.lib.npyio.NpzFile(io.BytesIO(content), allow_pickle=False) as arrays:
-            read = {name: arrays[name] for name in names}
+            read = {name: arrays[name] for name in names or arrays.files}
     except _UNREADABLE as error:
         raise BundleError(f"{file}: {error}") from error
     for name, array in read.items():

@@ -71,11 +71,11 @@ def settle_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None], advise: Callable[[], str] = str) -> NoReturn:
     """Run a process's main function; an error of ours becomes one line on standard error, status 1.
 
-    Ctrl-C and SIGTERM end it with "interrupted" and status 130, unless the process has a way of its
-    own to stop in order.
+    Ctrl-C and SIGTERM end it with "interrupted", what it may `advise` then, and status 130, unless the
+    process has a way of its own to stop in order.
     """
     interrupted = False
 
@@ -92,7 +92,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BaseException as error:
         # Native code that was calling Python hands an interrupt on as an error of its own.
         if interrupted or isinstance(error, KeyboardInterrupt):
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"interrupted{advise()}\n")
             sys.exit(130)
         if isinstance(error, OperationError):
             sys.exit(f"error: {error}")
