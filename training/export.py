@@ -12,6 +12,7 @@ from typing import Final
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from training.dataset import Dataset
@@ -247,7 +248,14 @@ def _to_keras(tower: keras.Model) -> bytes:
 
 
 def _exported(write: Callable[[str], object], suffix: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"tower{suffix}"
-        write(str(path))
-        return path.read_bytes()
+    """What Keras writes to a file. Raises BundleError where there is no room for it."""
+    aside = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"tower{suffix}"
+            write(str(path))
+            return path.read_bytes()
+    except tf.errors.OpError as error:  # TensorFlow has errors of its own for what the system says
+        raise BundleError(f"{aside} cannot be written to: {error.message.splitlines()[0]}") from error
+    except OSError as error:
+        raise BundleError(f"{aside} cannot be written to: {error.strerror or error}") from error
