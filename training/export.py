@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from training.dataset import Dataset
@@ -25,6 +26,7 @@ from twotower.arrays import Embeddings, FeatureRows, Ints
 from twotower.bundle import RATING, RETRIEVAL, Bundle, write_bundle
 from twotower.errors import BundleError
 from twotower.features import UserEncoder
+from twotower.files import writing_into
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
 from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import DatasetEntry, Manifest
@@ -264,7 +266,19 @@ def _to_keras(tower: keras.Model) -> bytes:
 
 
 def _exported(write: Callable[[str], object], suffix: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+    """What Keras writes to a file. Raises BundleError where there is no room for it."""
+    with writing_into(temporary_folder()), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"tower{suffix}"
-        write(str(path))
+        try:
+            write(str(path))
+        except tf.errors.OpError as error:  # TensorFlow has errors of its own for what the system says
+            raise OSError(error.message.splitlines()[0]) from error
         return path.read_bytes()
+
+
+def temporary_folder() -> Path:
+    """Where towers are put while they are converted. Raises BundleError where nothing can be put."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise BundleError(str(error.strerror)) from error

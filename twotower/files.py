@@ -68,7 +68,7 @@ def writing_into(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{root} cannot be written to: {error.strerror}") from error
+        raise BundleError(f"{root} cannot be written to: {error.strerror or error}") from error
 
 
 @contextmanager
