@@ -26,7 +26,7 @@ from twotower.arrays import Embeddings, FeatureRows, Ints
 from twotower.bundle import RATING, RETRIEVAL, Bundle, write_bundle
 from twotower.errors import BundleError
 from twotower.features import UserEncoder
-from twotower.files import writing_into
+from twotower.files import temporary_folder, writing_into
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
 from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import DatasetEntry, Manifest
@@ -274,11 +274,3 @@ def _exported(write: Callable[[str], object], suffix: str) -> bytes:
         except tf.errors.OpError as error:  # TensorFlow has errors of its own for what the system says
             raise OSError(error.message.splitlines()[0]) from error
         return path.read_bytes()
-
-
-def temporary_folder() -> Path:
-    """Where towers are put while they are converted. Raises BundleError where nothing can be put."""
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise BundleError(str(error.strerror)) from error

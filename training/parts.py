@@ -54,7 +54,7 @@ def find_tables(path: Path, sources: Sequence[Source], columns: Columns) -> Chos
 
     Parts lie in one folder, and are called alike but for numbers. Raises DataError where no file holds
     ratings; where several do that are no parts, and none is the usual one; where parts do not have the
-    same columns; and where no column is called as the user says.
+    same columns, or one has none that are known; and where no column is called as the user says.
     """
     layouts = {source: recognise(source, columns) for source in sources}
     tables = [Table(source, layout) for source, layout in layouts.items() if layout]
@@ -65,11 +65,13 @@ def find_tables(path: Path, sources: Sequence[Source], columns: Columns) -> Chos
     of_movies = [table for table in tables if table.layout.of_movies]
     movies = _preferred(path, "movies", _beside(ratings, of_ratings, of_movies))
     chosen = (*ratings, *movies)
+    unknown = [source for source, layout in layouts.items() if not layout]
+    _check_complete(path, chosen, unknown)
     _check_named(columns, chosen)
     like_chosen = [table for table in of_ratings if _rated(table) == _rated(ratings[0])]
     aside = [table.source for table in (*like_chosen, *of_movies) if table not in chosen]
-    unknown = [source for source, layout in layouts.items() if _is_usual(source) and not layout]
-    return Chosen(ratings, movies, (*_ambiguous(chosen, columns), *_left_aside(aside, unknown)))
+    notes = (*_ambiguous(chosen, columns), *_left_aside(aside, filter(_is_usual, unknown)))
+    return Chosen(ratings, movies, notes)
 
 
 def _ambiguous(tables: Sequence[Table], columns: Columns) -> list[Note]:
@@ -78,7 +80,7 @@ def _ambiguous(tables: Sequence[Table], columns: Columns) -> list[Note]:
     ]
 
 
-def _left_aside(tables: Sequence[Source], unknown: Sequence[Source]) -> list[Note]:
+def _left_aside(tables: Sequence[Source], unknown: Iterable[Source]) -> list[Note]:
     what = "neither ratings nor movies are found in it: left aside"
     notes = [Note(source.name, what) for source in unknown]
     if tables:
@@ -146,6 +148,18 @@ def _check_alike(path: Path, first: Table, other: Table) -> None:
         for table in (first, other)
     )
     raise DataError(f"{path} holds {told}: parts must have the same columns; leave just one of them")
+
+
+def _check_complete(path: Path, chosen: Sequence[Table], unknown: Sequence[Source]) -> None:
+    """Raise DataError for a file that is called like a part, and has no columns to read it by."""
+    parts = {_but_for_numbers(table.source.path): table.source for table in reversed(chosen)}
+    for source in unknown:
+        part = parts.get(_but_for_numbers(source.path))
+        if part and source.head().strip():
+            raise DataError(
+                f"{path} holds {source.path}, which is called like a part of {part.path}, but has not "
+                "its columns: give it the same header, or leave it out"
+            )
 
 
 def _check_named(columns: Columns, tables: Sequence[Table]) -> None:

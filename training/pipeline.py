@@ -14,7 +14,7 @@ from training.config import OnEpoch, Recipe, load_recipe
 from training.content import MovieContent
 from training.dataset import Dataset, Reading, read_dataset
 from training.evaluate import NDCG, judge
-from training.export import Exported, export_bundle, temporary_folder
+from training.export import Exported, export_bundle
 from training.interactions import Interactions
 from training.methods import Fitted, Method
 from training.report import LearningCurve, Reporter
@@ -61,7 +61,6 @@ def train(
     Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
     check_writable(bundles)
-    check_writable(temporary_folder())
     (chosen,) = _load_recipes([recipe])
     task = _Task(read_dataset(data, reading), [chosen], reporter)
     results = None

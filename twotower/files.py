@@ -71,6 +71,14 @@ def writing_into(root: Path) -> Iterator[None]:
         raise BundleError(f"{root} cannot be written to: {error.strerror or error}") from error
 
 
+def temporary_folder() -> Path:
+    """Where files are put for a moment. Raises BundleError where none can be."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise BundleError(str(error.strerror)) from error
+
+
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Within the block, this process alone; others that ask for the same folder wait for its end."""

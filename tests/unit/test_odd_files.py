@@ -10,17 +10,23 @@ import zipfile
 from datetime import date, time, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from training.dataset import Dataset, read_dataset
+from training.inspection import inspect_dataset
+from training.report import Reporter
 from twotower.errors import DataError
 
 HEADER = "userId,movieId,rating,timestamp\n"
 RATINGS = f"{HEADER}1,10,4,1000000000\n2,20,3,1000000001\n"
+OWN = "user,item,rating,timestamp\n"
+JUNK = np.random.default_rng(0).bytes(5_000)
 
 
-def zipped(**files: str) -> bytes:
+def zipped(**files: str | bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
@@ -38,6 +44,10 @@ def refusal(folder: Path, content: str | bytes, name: str = "ratings.csv") -> st
         read(folder, content, name)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def told(dataset: Dataset) -> list[tuple[str, str]]:
+    return [(each.deed, each.what) for each in dataset.findings]
 
 
 def converted(dataset: Dataset) -> list[tuple[str, tuple[str, ...]]]:
@@ -62,6 +72,55 @@ def converted(dataset: Dataset) -> list[tuple[str, tuple[str, ...]]]:
 )
 def test_what_holds_no_ratings(tmp_path: Path, content: str | bytes, words: str) -> None:
     assert words in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK" + JUNK, "odd is damaged: File is not a zip file"),
+        (b"\x1f\x8b" + JUNK, "odd cannot be read: "),
+        (b"\x80" + JUNK, "odd holds odd (no text)"),
+        (
+            zipped(in_zip=zipped(ratings_csv=RATINGS)),
+            "odd holds in.zip (an archive or a workbook: unpack",
+        ),
+    ],
+)
+def test_a_single_file_that_holds_none(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_dataset(path)
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_folders_that_lead_into_themselves_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "within").symlink_to(tmp_path)
+    (tmp_path / "itself").symlink_to("itself")
+    assert len(read(tmp_path, RATINGS).ratings) == 2
+    with pytest.raises(DataError, match="itself cannot be read: Too many levels of symbolic links"):
+        read_dataset(tmp_path / "itself")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (f"{HEADER}1,10,,1\n1,20,,2\n", "2 dropped: rating is not a number from 0.5 to 5"),
+        (f"{HEADER}1,10,4,\n1,20,4,\n", "2 dropped: timestamp is neither seconds"),
+        (f"{OWN},10,4,1\n,20,4,2\n", "2 dropped: user is missing"),
+        (f"{HEADER}1,10,4,1,\n1,20,4,2,\n", "2 dropped: another number of fields than 4"),
+    ],
+)
+def test_a_column_of_nothing(tmp_path: Path, content: str, why: str) -> None:
+    assert f"no rating is left: ratings.csv: {why}" in refusal(tmp_path, content)
+
+
+def test_a_column_of_nulls_in_parquet(tmp_path: Path) -> None:
+    table = pl.DataFrame({"user": [1], "item": [10], "rating": pl.Series([None], dtype=pl.Null)})
+    table.write_parquet(tmp_path / "r.parquet")
+    with pytest.raises(DataError, match=r"r\.parquet: 1 dropped: rating is not a finite number"):
+        read_dataset(tmp_path)
 
 
 def test_a_workbook(tmp_path: Path) -> None:
@@ -95,6 +154,48 @@ def test_a_decimal_comma(tmp_path: Path, row: str) -> None:
 def test_other_commas_are_no_decimal_ones(tmp_path: Path, value: str) -> None:
     dataset = read(tmp_path, f'{HEADER}1,10,"{value}",5\n2,10,4,5\n')
     assert dataset.ratings["rating"].tolist() == [4]
+
+
+@pytest.mark.parametrize("value", ["31.12.2001", "12/31/2001", "31/12/2001", "9" * 20])
+def test_what_is_no_time_for_sure(tmp_path: Path, value: str) -> None:
+    dataset = read(tmp_path, f"{RATINGS}3,20,4,{value}\n")
+    assert len(dataset.ratings) == 2
+    assert told(dataset) == [
+        ("dropped", "timestamp is neither seconds since 1970 nor a date like 2001-12-31 23:59:59")
+    ]
+
+
+def test_space_around_everything(tmp_path: Path) -> None:
+    dataset = read(
+        tmp_path, "user , item, rating ,timestamp\n ann , x, 4 , 1 \nann,y,3,2\n\tbo,x ,5,3\n"
+    )
+    assert dataset.users["external_id"].tolist() == ["ann", "bo"]
+    assert dataset.movies["external_id"].tolist() == ["x", "y"]
+    assert dataset.ratings["rating"].tolist() == [4, 3, 5]
+    assert dataset.findings == ()
+
+
+def test_numbers_too_large_for_an_id_are_names(tmp_path: Path) -> None:
+    dataset = read(tmp_path, f"{OWN}{'9' * 20},10,4,100\n1,20,3,200\n")
+    assert dataset.users["external_id"].tolist() == ["1", "9" * 20]
+    assert dataset.findings == ()
+
+
+def test_a_title_over_two_lines_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_text('movieId,title,genres\n10,"A\nB (1999)",War\n20,C,War\n')
+    dataset = read(tmp_path, RATINGS)
+    assert dataset.movies["title"].tolist() == ["A\nB", "C"]
+    assert dataset.findings == ()
+
+
+def test_what_a_terminal_would_act_on_is_shown_as_it_is_written_in_code(tmp_path: Path) -> None:
+    dataset = read(tmp_path, f"{RATINGS}3,2\x000,4,5\n3,\x1b[2J,4,5\n")
+    assert len(dataset.ratings) == 2
+    console = Console(width=200, record=True, file=io.StringIO())
+    Reporter(console).inspection(inspect_dataset(dataset))
+    shown = console.export_text()
+    assert r"4: 2\x000" in shown
+    assert r"5: \x1b[2J" in shown
 
 
 @pytest.mark.parametrize("value", ["2001/01/01", "2001/01/01 00:00", "2001/01/01 00:00:00", "20010101"])

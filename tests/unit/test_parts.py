@@ -107,6 +107,23 @@ def test_what_is_wrong_is_told_of_the_part_where_it_is(tmp_path: Path) -> None:
     assert (first.rows, first.kept, second.rows, second.kept) == (4, 2, 5, 3)
 
 
+def test_of_ratings_at_one_time_the_last_part_has_the_last_word(tmp_path: Path) -> None:
+    files = {  # the earlier the part, the later the line
+        f"ratings_{part}.csv": HEADER + "\n" * (3 - part) + f"1,10,{part},100\n" for part in (1, 2, 3)
+    }
+    dataset = read_dataset(write(tmp_path, files))
+    assert rated(dataset) == [(1, 10, 3)]
+    assert [(each.file, each.examples) for each in dataset.findings] == [
+        ("ratings_1.csv", ((4, "1 10"),)),
+        ("ratings_2.csv", ((3, "1 10"),)),
+    ]
+
+
+def test_what_is_empty_is_no_part(tmp_path: Path) -> None:
+    files = {"part-1.csv": FIRST, "part-2.csv": "", "_SUCCESS": ""}
+    assert rated(read_dataset(write(tmp_path, files))) == RATED[:3]
+
+
 def test_text_in_one_part_makes_text_of_all(tmp_path: Path) -> None:
     files = {"a1.csv": "user,item,rating\n7,x,4\n", "a2.csv": "user,item,rating\n8,12,3\n"}
     dataset = read_dataset(write(tmp_path, files))
@@ -144,6 +161,10 @@ def test_the_digest_is_of_all_parts(tmp_path: Path) -> None:
         (
             {"r1.csv": FIRST, "r2.csv": "user,item,rating,timestamp\n3,20,2,7\n"},
             "r2.csv (table: item, rating, timestamp, user): parts must have the same columns",
+        ),
+        (
+            {"r1.csv": FIRST, "r2.csv": SECOND.removeprefix(HEADER)},
+            "holds r2.csv, which is called like a part of r1.csv, but has not its columns: give it the",
         ),
         (
             {"ratings_1.csv": HEADER, "ratings_2.csv": HEADER},
