@@ -40,6 +40,8 @@ _NO_GENRES = "movieId,title,genres\n" + "".join(
     f"{i},Film {i} (2000),(no genres listed)\n" for i in range(1, 6)
 )
 
+_WITHOUT_YEARS = "movieId,title,genres\n" + "".join(f"{i},Film {i},\n" for i in range(1, 13))
+
 
 def _rows(of_user: Mapping[int, Mapping[int, float]]) -> str:
     return _TIMED + "".join(
@@ -59,6 +61,7 @@ def _all(users: int, movies: int, rating: float) -> str:
 _DATA: Mapping[str, Mapping[str, str]] = {
     "one rating for all": {"ratings.csv": _all(6, 5, 4.0), "movies.csv": _NO_GENRES},
     "the lowest rating for all": {"ratings.csv": _all(4, 3, 0.5)},
+    "the highest rating for all": {"ratings.csv": _all(12, 12, 5.0), "movies.csv": _WITHOUT_YEARS},
     "a scale of one rating": {
         "shop.csv": "user,item,rating\n" + "".join(f"{u},{i},7\n" for u in range(5) for i in range(4))
     },
@@ -69,6 +72,10 @@ _DATA: Mapping[str, Mapping[str, str]] = {
         "movies.csv": (
             "movieId,title,genres\n1,A,(no genres listed)\n2,B,(no genres listed)\n3,C,War\n4,D,Drama\n"
         ),
+    },
+    "users of one rating each": {
+        "ratings.csv": _rows({user: {user % 5 + 1: user % 4 + 1.5} for user in range(1, 13)}),
+        "movies.csv": _NO_GENRES,
     },
     "a single rating": {"a.csv": "user,item,rating\n1,1,4\n"},
     "a single user": {"ratings.csv": _rows({1: {1: 1, 2: 3, 3: 5}}), "movies.csv": _NO_GENRES},
@@ -86,7 +93,10 @@ class Made(NamedTuple):
 
 _MADE = [
     ("one rating for all", "two heads"),
+    ("the highest rating for all", "two heads"),
     ("a scale of one rating", "two heads"),
+    ("users of one rating each", "two heads"),
+    ("a single user", "two heads"),
     ("movies without genres and users without an opinion", "two heads"),
     ("movies without genres and users without an opinion", "reference"),
     ("a single user", "reference"),
@@ -152,7 +162,24 @@ def test_predictions_stay_on_the_scale_and_near_a_rating_that_all_give(made: Mad
         assert_allclose(predicted, given[0], atol=0.5)
 
 
-@pytest.mark.parametrize("data", [name for name in _DATA if "for all" in name or "one" in name])
+def test_a_model_of_identical_ratings_is_judged_and_written(
+    tmp_path: Path, two_headed_recipe: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, text in _DATA["the highest rating for all"].items():
+        (data / name).write_text(text)
+    reporter = Reporter(Console(quiet=True))
+    exported = train(data, str(two_headed_recipe), tmp_path / "bundles", 1, reporter)
+    assert exported.manifest.metrics
+    assert all(np.isfinite(each) for each in exported.manifest.metrics.values())
+    assert list_versions(tmp_path / "bundles") == [exported.manifest.model_version]
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["one rating for all", "the lowest rating for all", "a scale of one rating", "a single rating"],
+)
 def test_identical_ratings_are_refused_where_nothing_else_is_learned_from(
     data: str, tmp_path: Path
 ) -> None:
