@@ -248,11 +248,12 @@ def _external_ids(ids: pd.Series[int], external_ids: pd.Series[str]) -> tuple[st
 
 
 def _largest_difference(name: str, served: TwoHeads, fitted: TwoHeads) -> float:
-    difference = max(
-        float(np.abs(one - other).max())
+    differences = [
+        np.abs(one - other).max()
         for one, other in zip(served, fitted, strict=True)
         if one is not None and other is not None
-    )
+    ]
+    difference = float(np.max(differences))  # no number if any of them is none
     if not difference <= EMBEDDING_TOLERANCE:
         raise BundleError(
             f"the {name} tower gives other embeddings in LiteRT than in Keras: they differ by "

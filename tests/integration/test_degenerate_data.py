@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from training.config import OnEpoch, load_recipe
 from training.content import MovieContent
-from training.dataset import read_dataset
+from training.dataset import Dataset, read_dataset
 from training.export import export_bundle
 from training.interactions import Interactions
 from training.pipeline import train
@@ -23,7 +24,7 @@ from training.report import Reporter
 from training.train import TwoTowers, fit
 from twotower.arrays import Floats
 from twotower.bundle import Bundle, list_versions, read_bundle
-from twotower.errors import SettingsError
+from twotower.errors import BundleError, SettingsError
 from twotower.histories import NO_RATINGS
 
 _REFERENCE = """
@@ -85,6 +86,7 @@ _DATA: Mapping[str, Mapping[str, str]] = {
 class Made(NamedTuple):
     """What came of a data set."""
 
+    dataset: Dataset
     losses: list[float]
     towers: TwoTowers
     bundle: Bundle
@@ -126,7 +128,7 @@ def made(
     towers = fit(interactions, content, scale, recipe, seed=1, watch=watch)
     exported = export_bundle(folder / "bundles", towers, dataset, recipe.name, None, extras={})
     _, bundle = read_bundle(folder / "bundles", exported.manifest.model_version)
-    return Made(losses, towers, bundle, interactions)
+    return Made(dataset, losses, towers, bundle, interactions)
 
 
 def _predicted(made: Made) -> Floats:
@@ -160,6 +162,23 @@ def test_predictions_stay_on_the_scale_and_near_a_rating_that_all_give(made: Mad
     assert ((low <= predicted) & (predicted <= high)).all()
     if given.min() == given.max() and made.bundle.rating_embeddings is not None:
         assert_allclose(predicted, given[0], atol=0.5)
+
+
+@pytest.mark.parametrize("made", [("a single user", "two heads")], indirect=True, ids=["two heads"])
+@pytest.mark.parametrize("place", [0, -1], ids=["retrieval", "rating"])
+def test_towers_with_weights_that_are_no_numbers_are_not_written(
+    made: Made, place: int, tmp_path: Path
+) -> None:
+    tower = made.towers.user_tower
+    weights = tower.get_weights()
+    weights[place] = np.full_like(weights[place], np.nan)
+    faulty = keras.models.clone_model(tower)
+    faulty.set_weights(weights)
+    with pytest.raises(BundleError, match="the user tower gives other embeddings"):
+        export_bundle(
+            tmp_path, replace(made.towers, user_tower=faulty), made.dataset, "any", None, extras={}
+        )
+    assert list_versions(tmp_path) == []
 
 
 def test_a_model_of_identical_ratings_is_judged_and_written(
