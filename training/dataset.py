@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -12,9 +12,10 @@ import pandas as pd
 import polars as pl
 
 from training.findings import MOST_EXAMPLES, Finding, Findings
-from training.layouts import Columns, Scale, Table, find_tables
+from training.layouts import Columns, Scale, Table
 from training.movies import read_movies
-from training.rows import LINE, read_rows
+from training.parts import find_tables
+from training.rows import LINE, PART, read_rows
 from training.sources import open_sources
 from training.values import LIKE, NO_RATINGS, Checker
 from twotower.errors import DataError
@@ -24,6 +25,7 @@ EMBEDDED: Path = Path(__file__).parent / "datasets" / "ml-latest-small.zip"
 
 _LIKES: Final[Scale] = (LIKE, LIKE)
 _HASHED: Final = 1 << 20
+_NO_PARTS: Final = NO_RATINGS.with_columns(pl.lit(0, pl.UInt16).alias(PART))
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Dataset:
 
     name: str
     digest: str
-    """SHA-256, in hex, of the bytes of the file of ratings followed by those of the movies' file, and
-    by how they are read, where that was asked for."""
+    """SHA-256, in hex, of the bytes of the file of ratings (all its parts) followed by those of the
+    movies' file, and by how they are read, where that was asked for."""
     ratings: pd.DataFrame = field(compare=False, repr=False)
     movies: pd.DataFrame = field(compare=False, repr=False)
     users: pd.DataFrame = field(compare=False, repr=False)
@@ -112,21 +114,25 @@ def read_dataset(path: Path, reading: Reading | None = None) -> Dataset:
     reading = reading or Reading()
     findings = Findings(strict=reading.strict)
     with open_sources(path) as sources:
-        of_ratings, of_movies = find_tables(path, sources, reading.columns)
-        layout = of_ratings.layout
+        chosen = find_tables(path, sources, reading.columns)
+        of_ratings, of_movies = chosen.ratings, chosen.movies
+        layout = of_ratings[0].layout
         scale = reading.scale or layout.scale
         ratings = _read_ratings(of_ratings, scale, findings)
         movies = read_movies(of_movies, findings) if of_movies else _untitled(ratings)
         digest = _digest(of_ratings, of_movies, reading)
+    for note in chosen.notes:
+        findings.note(note.file, note.what, note.count)
     ratings, movies = _alike(ratings, movies)
     if of_movies:
         ratings = _of_known_movies(ratings, of_ratings, movies, of_movies, findings)
     ratings = _latest(ratings, of_ratings, findings)
     if not ratings.height:
         raise DataError(_nothing_left(of_ratings, findings))
-    files = [_file_read(of_ratings, "ratings", ratings.height, findings)]
-    if of_movies:
-        files.append(_file_read(of_movies, "movies", movies.height, findings))
+    files = [
+        *_files_read(of_ratings, "ratings", ratings, findings),
+        *_files_read(of_movies, "movies", movies, findings),
+    ]
     users = _numbered(ratings["user"].unique().sort())
     items = _numbered(movies["item"])
     rated = "rating" in layout.columns
@@ -144,14 +150,15 @@ def read_dataset(path: Path, reading: Reading | None = None) -> Dataset:
     )
 
 
-def _read_ratings(table: Table, scale: Scale | None, findings: Findings) -> pl.DataFrame:
-    """The sound ratings in the order of the file: user, item, rating, timestamp, line."""
-    checker = Checker(table, findings)
+def _read_ratings(tables: Sequence[Table], scale: Scale | None, findings: Findings) -> pl.DataFrame:
+    """The sound ratings, part by part, in the order of the file: user, item, rating, timestamp, line."""
     blocks = []
-    for rows in read_rows(table, findings):
-        blocks.append(checker.ratings(rows, scale))
-        findings.check()
-    return pl.concat(_with_ids_alike(blocks, "user", "item")) if blocks else NO_RATINGS
+    for part, table in enumerate(tables):
+        checker = Checker(table, findings)
+        for rows in read_rows(table, findings):
+            blocks.append(checker.ratings(rows, scale).with_columns(pl.lit(part, pl.UInt16).alias(PART)))
+            findings.check()
+    return pl.concat(_with_ids_alike(blocks, "user", "item")) if blocks else _NO_PARTS
 
 
 def _alike(ratings: pl.DataFrame, movies: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -174,17 +181,22 @@ def _untitled(ratings: pl.DataFrame) -> pl.DataFrame:
 
 
 def _of_known_movies(
-    ratings: pl.DataFrame, table: Table, movies: pl.DataFrame, of_movies: Table, findings: Findings
+    ratings: pl.DataFrame,
+    tables: Sequence[Table],
+    movies: pl.DataFrame,
+    of_movies: Sequence[Table],
+    findings: Findings,
 ) -> pl.DataFrame:
     known = ratings["item"].is_in(movies["item"].implode())
-    unknown = ratings.filter(~known)
-    what = f"{table.layout.name_of('item')} is not in {of_movies.source.name}"
-    findings.add("dropped", table.source.name, what, unknown[LINE], unknown["item"])
+    where = " or ".join(table.source.name for table in of_movies)
+    for table, unknown in _by_part(ratings.filter(~known), tables):
+        what = f"{table.layout.name_of('item')} is not in {where}"
+        findings.add("dropped", table.source.name, what, unknown[LINE], unknown["item"])
     findings.check()
     return ratings.filter(known)
 
 
-def _latest(ratings: pl.DataFrame, table: Table, findings: Findings) -> pl.DataFrame:
+def _latest(ratings: pl.DataFrame, tables: Sequence[Table], findings: Findings) -> pl.DataFrame:
     """Each user's latest rating of each movie; of those at one time, the last in the file."""
     users, items = _codes(ratings["user"]), _codes(ratings["item"])
     pair = (users * (items.max() or 0) + users + items).alias("pair")
@@ -192,16 +204,24 @@ def _latest(ratings: pl.DataFrame, table: Table, findings: Findings) -> pl.DataF
     repeated = pair.is_in(in_order.filter(in_order == in_order.shift(1)).unique().implode())
     if not repeated.any():
         return ratings
-    candidates = ratings.with_columns(pair).filter(repeated).sort("timestamp", LINE)
-    last = candidates.unique("pair", keep="last")[LINE]
-    dropped = repeated & ~ratings[LINE].is_in(last.implode())
-    user, item = table.layout.name_of("user"), table.layout.name_of("item")
-    what = f"{user} rated {item} again: the latest rating is kept"
-    earlier = ratings.filter(dropped)
-    first = earlier.head(MOST_EXAMPLES).select("user", "item").rows()
-    findings.add("dropped", table.source.name, what, earlier[LINE], [f"{u} {i}" for u, i in first])
+    place = pl.int_range(ratings.height, eager=True).alias("place")
+    candidates = ratings.with_columns(pair, place).filter(repeated).sort("timestamp", "place")
+    last = candidates.unique("pair", keep="last")["place"]
+    dropped = repeated & ~place.is_in(last.implode())
+    for table, earlier in _by_part(ratings.filter(dropped), tables):
+        user, item = table.layout.name_of("user"), table.layout.name_of("item")
+        what = f"{user} rated {item} again: the latest rating is kept"
+        first = earlier.head(MOST_EXAMPLES).select("user", "item").rows()
+        shown = [f"{u} {i}" for u, i in first]
+        findings.add("dropped", table.source.name, what, earlier[LINE], shown)
     findings.check()
     return ratings.filter(~dropped)
+
+
+def _by_part(rows: pl.DataFrame, tables: Sequence[Table]) -> Iterator[tuple[Table, pl.DataFrame]]:
+    """The rows of each part."""
+    for part, table in enumerate(tables):
+        yield table, rows.filter(pl.col(PART) == part)
 
 
 def _codes(ids: pl.Series) -> pl.Series:
@@ -255,25 +275,29 @@ def _span(ratings: pl.Series) -> Scale:
     return float(ratings.min()), float(ratings.max())  # type: ignore[arg-type]
 
 
-def _digest(of_ratings: Table, of_movies: Table | None, reading: Reading) -> str:
+def _digest(of_ratings: Sequence[Table], of_movies: Sequence[Table], reading: Reading) -> str:
     digest = hashlib.sha256()
-    for table in (of_ratings, of_movies):
-        for block in table.source.blocks(_HASHED, f"hashing {table.source.name}") if table else ():
+    for table in (*of_ratings, *of_movies):
+        for block in table.source.blocks(_HASHED, f"hashing {table.source.name}"):
             digest.update(block)
     digest.update(reading.told)
     return digest.hexdigest()
 
 
-def _file_read(
-    table: Table, holds: Literal["ratings", "movies"], kept: int, findings: Findings
-) -> FileRead:
-    columns: dict[str, str] = {role: table.layout.name_of(role) for role in table.layout.columns}
-    rows = kept + findings.dropped(table.source.name)
-    return FileRead(str(table.source.path), holds, table.layout.format, rows, kept, columns)
+def _files_read(
+    tables: Sequence[Table], holds: Literal["ratings", "movies"], kept: pl.DataFrame, findings: Findings
+) -> Iterator[FileRead]:
+    for part, table in enumerate(tables):
+        name, layout = str(table.source.path), table.layout
+        columns: dict[str, str] = {role: layout.name_of(role) for role in layout.columns}
+        left = int((kept[PART] == part).sum())
+        there = left + findings.dropped(table.source.name)
+        yield FileRead(name, holds, layout.format, there, left, columns)
 
 
-def _nothing_left(table: Table, findings: Findings) -> str:
+def _nothing_left(tables: Sequence[Table], findings: Findings) -> str:
     dropped = [each for each in findings.all() if each.deed == "dropped"]
     if not dropped:
-        return f"{table.source.name} has no rows"
+        names = " and ".join(table.source.name for table in tables)
+        return f"{names} has no rows" if len(tables) == 1 else f"{names} have no rows"
     return f"no rating is left: {'; '.join(map(str, dropped))}"

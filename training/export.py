@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 from training.dataset import Dataset
@@ -26,6 +27,7 @@ from twotower.arrays import Embeddings, FeatureRows, Ints
 from twotower.bundle import RATING, RETRIEVAL, Bundle, write_bundle
 from twotower.errors import BundleError
 from twotower.features import UserEncoder
+from twotower.files import temporary_folder, writing_into
 from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
 from twotower.histories import NO_RATINGS, Histories
 from twotower.manifest import DatasetEntry, Manifest
@@ -248,11 +250,12 @@ def _external_ids(ids: pd.Series[int], external_ids: pd.Series[str]) -> tuple[st
 
 
 def _largest_difference(name: str, served: TwoHeads, fitted: TwoHeads) -> float:
-    difference = max(
-        float(np.abs(one - other).max())
+    differences = [
+        np.abs(one - other).max()
         for one, other in zip(served, fitted, strict=True)
         if one is not None and other is not None
-    )
+    ]
+    difference = float(np.max(differences))  # no number if any of them is none
     if not difference <= EMBEDDING_TOLERANCE:
         raise BundleError(
             f"the {name} tower gives other embeddings in LiteRT than in Keras: they differ by "
@@ -266,7 +269,11 @@ def _to_keras(tower: keras.Model) -> bytes:
 
 
 def _exported(write: Callable[[str], object], suffix: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+    """What Keras writes to a file. Raises BundleError where there is no room for it."""
+    with writing_into(temporary_folder()), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"tower{suffix}"
-        write(str(path))
+        try:
+            write(str(path))
+        except tf.errors.OpError as error:  # TensorFlow has errors of its own for what the system says
+            raise OSError(error.message.splitlines()[0]) from error
         return path.read_bytes()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal
 
 from training.parquet import is_parquet, parquet_columns
@@ -22,10 +21,9 @@ HALF_STARS: Final[Scale] = (0.5, 5.0)
 _STARS: Final[Scale] = (1.0, 5.0)
 _SEPARATORS: Final = (",", "\t", ";", "|")
 _RECBOLE: Final = r"\w+:(?:token|token_seq|float|float_seq)"
+_UTF16_UNMARKED: Final = rb"(?:[\t -~]\0){8}|(?:\0[\t -~]){8}"
 _LOOKED_AT: Final = 20
 """Lines of a file without a header by which it is recognised."""
-_MOST_SHOWN: Final = 300
-_MOST_OF_LINE: Final = 60
 
 _NAMES: Final[Mapping[Role, frozenset[str]]] = {
     "user": frozenset({"user", "userid"}),
@@ -36,7 +34,7 @@ _NAMES: Final[Mapping[Role, frozenset[str]]] = {
     "genres": frozenset({"genres", "genre", "class"}),
     "year": frozenset({"year", "releaseyear"}),
 }
-"""What columns are called, in lower case and without underscores."""
+"""What columns are called, in lower case and with nothing between words."""
 
 _ML_100K_GENRES: Final = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary"),
@@ -109,11 +107,6 @@ _WITHOUT_HEADER: Final[Mapping[str, Layout]] = {
 }
 """What the lines of a format without a header look like."""
 
-_USUAL_NAMES: Final = frozenset(
-    {"ratings.csv", "movies.csv", "ratings.dat", "movies.dat", "u.data", "u.item"}
-)
-"""Which of several files is meant, such as u.data beside its own parts u1.base and u1.test."""
-
 Columns = Mapping[Role, str]
 """The user's own names of columns; numbers, from 1, for files without a header."""
 
@@ -124,43 +117,6 @@ class Table:
 
     source: Source
     layout: Layout = field(compare=False)
-
-
-def find_tables(path: Path, sources: Sequence[Source], columns: Columns) -> tuple[Table, Table | None]:
-    """The file of ratings, and the one of movies beside it, if there is one.
-
-    Raises DataError where none holds ratings, or several do and none is the usual one.
-    """
-    layouts = {source: recognise(source, columns) for source in sources}
-    tables = [Table(source, layout) for source, layout in layouts.items() if layout]
-    ratings = _preferred(path, "ratings", [table for table in tables if table.layout.of_ratings])
-    if ratings is None:
-        found = _listed(_described(source) for source in sources)
-        raise DataError(
-            f"{path} holds {found}: needed is a file with a user, an item and mostly a rating on each "
-            "line, with columns such as userId, movieId, rating, timestamp, or named by --columns"
-        )
-    beside = [
-        table
-        for table in tables
-        if table.layout.of_movies and table.source.path.parent == ratings.source.path.parent
-    ]
-    return ratings, _preferred(path, "movies", beside)
-
-
-def _preferred(path: Path, what: str, tables: Sequence[Table]) -> Table | None:
-    """Ratings before mere likes, the top before the folders below, usual names before others."""
-
-    def rank(table: Table) -> tuple[bool, int, bool]:
-        unrated = what == "ratings" and "rating" not in table.layout.columns
-        usual = table.source.name.removesuffix(".gz") in _USUAL_NAMES
-        return unrated, len(table.source.path.parts), not usual
-
-    best = sorted(tables, key=rank)
-    if len(best) > 1 and rank(best[0]) == rank(best[1]):
-        found = _listed(str(table.source.path) for table in best if rank(table) == rank(best[0]))
-        raise DataError(f"{path} holds several files of {what}, {found}: leave just one of them")
-    return best[0] if best else None
 
 
 def recognise(source: Source, columns: Columns) -> Layout | None:
@@ -178,7 +134,7 @@ def recognise(source: Source, columns: Columns) -> Layout | None:
 
 def _lines(source: Source, head: bytes) -> list[str]:
     """The first lines that are not blank."""
-    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+    if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or re.match(_UTF16_UNMARKED, head):
         raise DataError(f"{source.within}: {source.path} is in UTF-16: save it in UTF-8")
     text = head.removeprefix(BOM_UTF8).decode("utf-8", errors="replace")
     return [line for line in text.splitlines() if line.strip()]
@@ -221,15 +177,35 @@ def _named(names: Sequence[str], separator: str, columns: Columns) -> Layout:
 
 
 def _find_columns(names: Sequence[str], bare: Sequence[str], columns: Columns) -> dict[Role, int]:
-    """Where each role's column is: the one named by the user, or else one of a usual name."""
-    found: dict[Role, int] = {}
+    """Where each role's column is: the one named by the user, or else the first of a usual name."""
+    return {role: places[0] for role, places in _candidates(names, bare, columns).items()}
+
+
+def _candidates(
+    names: Sequence[str], bare: Sequence[str], columns: Columns
+) -> Mapping[Role, Sequence[int]]:
+    """The columns that may be meant, by role, in their order."""
+    found: dict[Role, list[int]] = {}
     for place, (name, plain) in enumerate(zip(names, bare, strict=True)):
-        usual = plain.strip().lower().replace("_", "")
+        usual = re.sub(r"[\s_-]", "", plain).lower()
         for role in ROLES:
             own = columns.get(role)
             if own in (name.strip(), plain.strip()) or (own not in names and usual in _NAMES[role]):
-                found.setdefault(role, place)
+                found.setdefault(role, []).append(place)
     return found
+
+
+def passed_over(layout: Layout, columns: Columns) -> list[str]:
+    """Of roles that several columns may have, which one is read, in words."""
+    if not layout.header and layout.separator:
+        return []
+    candidates = _candidates(layout.names, layout.names, columns)
+    return [
+        f"{role} is read from column {first + 1}, {layout.names[first]!r}, and not from "
+        + " or ".join(f"column {place + 1}, {layout.names[place]!r}" for place in others)
+        for role, (first, *others) in candidates.items()
+        if others and layout.columns.get(role) == first
+    ]
 
 
 def _numbered(line: str, columns: Columns) -> Layout | None:
@@ -245,17 +221,3 @@ def _numbered(line: str, columns: Columns) -> Layout | None:
 def _parquet(source: Source, columns: Columns) -> Layout:
     names = parquet_columns(source)
     return Layout("Parquet", _find_columns(names, names, columns), "", tuple(names))
-
-
-def _described(source: Source) -> str:
-    """A file and how it begins."""
-    head = source.head()
-    if is_parquet(source):
-        return str(source.path)
-    lines = _lines(source, head)
-    return f"{source.path} ({lines[0][:_MOST_OF_LINE]!r})" if lines else f"{source.path} (empty)"
-
-
-def _listed(names: Iterable[str]) -> str:
-    text = ", ".join(names) or "nothing"
-    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."

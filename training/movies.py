@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
 
 from training.findings import Findings
 from training.layouts import Table
-from training.rows import LINE, read_rows
+from training.rows import LINE, PART, read_rows
 from training.values import Checker
 
 # (1995), (1975-1979), (2007-), (2018 and (1995) (V) for what went to video: the year of all of these.
@@ -17,25 +18,36 @@ _ANY_YEAR: Final = r"\b((?:18|19|20|21)[0-9]{2})\b"
 _NO_GENRE: Final = ("", "(no genres listed)", "unknown")
 
 
-def read_movies(table: Table, findings: Findings) -> pl.DataFrame:
-    """The movies in the order of the file, each once.
+def read_movies(tables: Sequence[Table], findings: Findings) -> pl.DataFrame:
+    """The movies in the order of the file, or of its parts, each once.
 
     item: int64, or text where the layout allows it and not all ids are integers; title: text without the
-    year; year: int16, null where there is none; genres: lists of text. Raises DataError as `read_rows`.
+    year; year: int16, null where there is none; genres: lists of text; part: uint16. Raises DataError as
+    `read_rows`.
     """
-    checker = Checker(table, findings)
+    parts = [_read_part(table, number, findings) for number, table in enumerate(tables)]
+    textual = any(part["item"].dtype == pl.String for part in parts)
+    items = pl.col("item").cast(pl.String if textual else pl.Int64)
+    rows = pl.concat([part.with_columns(items) for part in parts])
+    repeated = ~rows["item"].is_first_distinct()
+    again = rows.filter(repeated)
+    for number, table in enumerate(tables):
+        of_part = again.filter(pl.col(PART) == number)
+        what = f"{table.layout.name_of('item')} is on an earlier line already"
+        findings.add("dropped", table.source.name, what, of_part[LINE], of_part["item"])
+    findings.check()
+    return rows.filter(~repeated).drop(LINE)
+
+
+def _read_part(table: Table, number: int, findings: Findings) -> pl.DataFrame:
+    """The movies of one file, with the lines they stand on."""
     text = pl.concat(list(read_rows(table, findings)) or [pl.DataFrame()])
     if not text.height:
         return _EMPTY
-    rows = checker.ids(text, "item")
-    repeated = ~rows["item"].is_first_distinct()
-    name = table.layout.name_of("item")
-    again = rows.filter(repeated)
-    findings.add(
-        "dropped", table.source.name, f"{name} is on an earlier line already", again[LINE], again["item"]
+    rows = Checker(table, findings).ids(text, "item")
+    return _cleaned(rows, table.layout.genre_separator).with_columns(
+        rows[LINE], pl.lit(number, pl.UInt16).alias(PART)
     )
-    findings.check()
-    return _cleaned(rows.filter(~repeated), table.layout.genre_separator)
 
 
 def _cleaned(rows: pl.DataFrame, genre_separator: str) -> pl.DataFrame:
@@ -55,5 +67,12 @@ def _cleaned(rows: pl.DataFrame, genre_separator: str) -> pl.DataFrame:
 
 
 _EMPTY: Final = pl.DataFrame(
-    schema={"item": pl.Int64, "title": pl.String, "year": pl.Int16, "genres": pl.List(pl.String)}
+    schema={
+        "item": pl.Int64,
+        "title": pl.String,
+        "year": pl.Int16,
+        "genres": pl.List(pl.String),
+        LINE: pl.UInt32,
+        PART: pl.UInt16,
+    }
 )

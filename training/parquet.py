@@ -32,10 +32,12 @@ def parquet_rows(
     """Some columns, `size` rows after the other, as text; what is missing is empty.
 
     Times are seconds since 1970; lists are joined by the separator. Raises DataError where the file is
-    damaged.
+    damaged, or a column holds what cannot be written as text.
     """
     with _sound(source):
         whole = pl.read_parquet(io.BytesIO(source.read()), columns=list(columns)).select(columns)
+    _check_types(source, whole)
+    with _sound(source):
         times = [name for name, dtype in whole.schema.items() if dtype.is_temporal()]
         lists = [name for name, dtype in whole.schema.items() if dtype == pl.List(pl.String)]
         whole = whole.with_columns(
@@ -43,6 +45,33 @@ def parquet_rows(
         )
         for rows in whole.iter_slices(size):
             yield rows.select(pl.all().cast(pl.String).fill_null(""))
+
+
+def _check_types(source: Source, table: pl.DataFrame) -> None:
+    for name, column in table.to_dict().items():
+        if not _is_readable(column):
+            raise DataError(
+                f"{source.name}: column {name} is of type {column.dtype}, allowed are text, numbers, "
+                "times and lists of text"
+            )
+
+
+def _is_readable(column: pl.Series) -> bool:
+    """Whether every value can be written as text."""
+    dtype = column.dtype
+    if isinstance(dtype, pl.Binary):  # what some writers make of text
+        return all(_is_utf8(value) for value in column.drop_nulls())
+    if dtype.is_nested():
+        return dtype == pl.List(pl.String)
+    return not isinstance(dtype, (pl.Time, pl.Duration, pl.Object))
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @contextmanager

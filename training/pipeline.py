@@ -183,21 +183,30 @@ def _load_recipes(recipes: Sequence[str]) -> list[Recipe]:
     return chosen
 
 
+def _lack_of_ratings(dataset: Dataset) -> str:
+    """Why its ratings teach nothing; empty where they do."""
+    if not dataset.rated:
+        return f"{dataset.name} has none"
+    low, high = dataset.ratings["rating"].min(), dataset.ratings["rating"].max()
+    return f"those of {dataset.name} are identical, all {low:g}" if low == high else ""
+
+
 SeededMethod = Callable[[int], Method]
 
 
 class _Task:
     """One data set, and what shows how far it is.
 
-    Raises SettingsError where there are no ratings for a recipe that learns from nothing else.
+    Raises SettingsError where ratings are none, or all identical, for a recipe that learns from nothing
+    else.
     """
 
     def __init__(self, dataset: Dataset, recipes: Sequence[Recipe], reporter: Reporter) -> None:
+        lacks = _lack_of_ratings(dataset)
         for recipe in recipes:
-            if not dataset.rated and not recipe.hybrid:
+            if lacks and not recipe.hybrid:
                 raise SettingsError(
-                    f"recipe {recipe.name!r} learns from ratings alone, and {dataset.name} has none: "
-                    "hybrid does without"
+                    f"recipe {recipe.name!r} learns from ratings alone, and {lacks}: hybrid does without"
                 )
         self.dataset = dataset
         self.checkpoint = NOWHERE

@@ -32,6 +32,9 @@ LONGEST: Final = 0.98
 """How long a vector may be before it is brought to unit norm."""
 _RATINGS_AT_ONCE: Final = 2**14
 _NEARLY_ALL: Final = 0.999
+_DENSE: Final = 1_000_000
+"""Users times movies up to which all dimensions are found. Where some are alike, as among few users, the
+solver that finds the first ones alone gives others in each process; nor does it ever give all."""
 _TINY: Final = 1e-6
 """What does not deviate by more is divided by this."""
 _YEARS: Final = 20.0
@@ -161,10 +164,11 @@ def _cooccurrence(train: Interactions, dimensions: int) -> tuple[Floats, Floats]
     rated = train.matrix().astype(np.float64)
     of_user, of_movie = np.asarray(rated.sum(axis=1)).ravel(), np.asarray(rated.sum(axis=0)).ravel()
     scaled = sp.diags(1 / np.sqrt(np.maximum(of_user, 1))) @ rated
-    if dimensions < min(scaled.shape):
+    if dimensions < min(scaled.shape) and scaled.shape[0] * scaled.shape[1] > _DENSE:
         left, values, right = svds(scaled, k=dimensions, random_state=0)
-    else:  # all there are, which that solver does not give
+    else:
         left, values, right = np.linalg.svd(scaled.toarray(), full_matrices=False)
+        left, values, right = left[:, :dimensions], values[:dimensions], right[:dimensions]
     users = left * values * np.sqrt(of_user / (of_user + 1))[:, None]
     movies = right.T * values / np.sqrt(of_movie + 1)[:, None]
     return users / max(users.std(), _TINY), movies / max(movies.std(), _TINY)

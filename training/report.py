@@ -221,9 +221,9 @@ class Reporter:
             return
         found = _table("what was found", "", "rows", "file", "why", "first lines")
         for finding in inspection.findings:
-            lines = "\n".join(f"{line}: {value or '(empty)'}" for line, value in finding.examples)
-            why = escape(finding.what)
-            found.add_row(finding.deed, f"{finding.count:,}", escape(finding.file), why, escape(lines))
+            shown = [f"{line}: {_printable(value) or '(empty)'}" for line, value in finding.examples]
+            why, lines = escape(finding.what), escape("\n".join(shown))
+            found.add_row(finding.deed, f"{finding.count:,}", escape(finding.file), why, lines)
         self._console.print(found)
 
     def bundles(self, manifests: Sequence[Manifest], current: Current | None) -> None:
@@ -271,6 +271,11 @@ def _table(title: str, *columns: str) -> Table:
         collapse_padding=True,
         min_width=72,  # or the title would be broken to the width of a narrow table
     )
+
+
+def _printable(text: str) -> str:
+    """With control characters, on which a terminal would act, as they are written in code."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def _cell(measure: str, value: float, best: float | None) -> str:

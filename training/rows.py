@@ -19,6 +19,8 @@ from training.layouts import Layout, Table
 from training.parquet import is_parquet, parquet_rows
 
 LINE: Final = "line"
+PART: Final = "part"
+"""Which of several files of one kind a row is from, by its number from 0."""
 _BLOCK: Final = 8 << 20
 _WALKED: Final = 1 << 16
 _MOST_OPEN: Final = 4 * _BLOCK
@@ -87,8 +89,11 @@ def _rows_of(table: Table, findings: Findings, text: str, first: int) -> Iterato
 def _whole_lines(table: Table, size: int) -> Iterator[bytes]:
     """The content in blocks that end with a line, and not within a quoted field."""
     kept = b""
+    head = table.source.head()
+    by_returns_alone = b"\r" in head and b"\n" not in head  # as spreadsheets once did on Macs
     for number, block in enumerate(table.source.blocks(size, f"reading {table.source.name}")):
-        content = kept + (block if number else block.removeprefix(BOM_UTF8))
+        read = block.replace(b"\r", b"\n") if by_returns_alone else block
+        content = kept + (read if number else read.removeprefix(BOM_UTF8))
         end = content.rfind(b"\n") + 1
         if table.layout.quoted and content.count(b'"', 0, end) % 2 and len(content) < _MOST_OPEN:
             end = content.rfind(b"\n", 0, content.rfind(b'"', 0, end)) + 1

@@ -26,11 +26,17 @@ class Skip:
 
 
 def build_tower(name: str, width: int, config: TowerConfig) -> keras.Model:
-    """Dense relu layers, a linear one, L2-normalised: (n, width) to (n, dim) of unit norm."""
+    """Dense relu layers, a linear one, L2-normalised: (n, width) to (n, dim) of unit norm.
+
+    A vector of 0, as a row of 0 gives at first, becomes the first axis: it has no direction, and the
+    gradient of its norm would be no number, nor any weight after it.
+    """
     # Named, or Keras would count the layers of a process, and the exported bytes with them.
     features = keras.Input((width,), name=f"{name}_features")
     linear = _dense(features, config, config.dim, "glorot_uniform")
-    embedding = keras.layers.UnitNormalization(name="embedding")(linear)
+    moved = linear + np.eye(1, config.dim, dtype=np.float32) * _TINY**0.5
+    squares = keras.ops.sum(moved * moved, axis=1, keepdims=True)
+    embedding = moved * keras.ops.rsqrt(keras.ops.maximum(squares, _TINY**2))
     return keras.Model(features, embedding, name=f"{name}_tower")
 
 

@@ -35,6 +35,11 @@ _FROM: Final[Mapping[str, tuple[int, int]]] = {
 
 Seconds as many as the least number of milliseconds would be the year 5138; milliseconds, 1973.
 """
+_LATEST: Final = 4_102_444_800
+"""The year 2100, in seconds since 1970: what comes later is in a unit of its own, or a mistake."""
+_COMPACT: Final = (19_000_101, 21_001_231)
+"""Numbers that may be dates, year first: in seconds they would all be of August 1970."""
+_DECIMAL_COMMA: Final = r"^([0-9]+),([0-9]{1,2})$"
 _DATES: Final = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z")
 
 
@@ -90,7 +95,11 @@ class Checker:
     def _ratings(self, rows: pl.DataFrame, scale: Scale | None) -> pl.DataFrame:
         numbers = rows["rating"].cast(pl.Float32, strict=False)
         if numbers.null_count():
-            numbers = rows["rating"].str.strip_chars().cast(pl.Float32, strict=False)
+            text = rows["rating"].str.strip_chars()
+            with_comma = text.str.contains(_DECIMAL_COMMA)
+            numbers = text.str.replace(_DECIMAL_COMMA, "$1.$2").cast(pl.Float32, strict=False)
+            name = self._layout.name_of("rating")
+            self._tell("converted", rows.filter(with_comma), "rating", f"{name} with a decimal comma")
         allowed = numbers.is_finite().fill_null(value=False)
         what = "not a finite number"
         if scale:
@@ -104,15 +113,19 @@ class Checker:
 
     def _timestamps(self, rows: pl.DataFrame) -> pl.DataFrame:
         numbers = rows["timestamp"].cast(pl.Int64, strict=False)
-        if not numbers.null_count() and _least(numbers) >= 0 and _most(numbers) < 10**11:
+        seconds = numbers.is_between(0, _LATEST) & ~numbers.is_between(*_COMPACT)
+        if seconds.fill_null(value=False).all():
             return rows.with_columns(numbers)
         text = rows["timestamp"].str.strip_chars()
         decimal = text.cast(pl.Float64, strict=False)
         representable = decimal.is_between(0, 2.0**63, closed="left")
         decimal = decimal.set(~representable, None).cast(pl.Int64)
         numbers = text.cast(pl.Int64, strict=False).fill_null(decimal)
-        dates = numbers.is_null()
-        numbers = numbers.scatter(dates.arg_true(), _seconds_of_dates(text.filter(dates)))
+        compact = _seconds_of_compact(numbers)
+        dates = numbers.is_null() | compact.is_not_null()
+        numbers = compact.fill_null(numbers)
+        written = numbers.is_null()
+        numbers = numbers.scatter(written.arg_true(), _seconds_of_dates(text.filter(written)))
         allowed = (numbers >= 0).fill_null(value=False)
         name = self._layout.name_of("timestamp")
         what = f"{name} is neither seconds since 1970 nor a date like 2001-12-31 23:59:59"
@@ -124,7 +137,9 @@ class Checker:
             of_unit = (seconds == numbers) & (numbers >= least)  # or it is of a larger one
             seconds = (numbers // per_second).zip_with(of_unit, seconds)
             self._tell("converted", rows.filter(of_unit), "timestamp", f"{name} in {unit}")
-        return rows.with_columns(seconds.alias("timestamp"))
+        allowed = seconds <= _LATEST
+        rows = self._keep(rows, "timestamp", allowed, f"{name} is after the year 2100")
+        return rows.with_columns(seconds.filter(allowed).alias("timestamp"))
 
     def _keep(self, rows: pl.DataFrame, role: Role, allowed: pl.Series, what: str) -> pl.DataFrame:
         self._tell("dropped", rows.filter(~allowed), role, what)
@@ -138,17 +153,20 @@ def _least(numbers: pl.Series) -> int:
     return int(numbers.min() or 0)  # type: ignore[arg-type]
 
 
-def _most(numbers: pl.Series) -> int:
-    return int(numbers.max() or 0)  # type: ignore[arg-type]
-
-
 def _has_leading_zero(text: pl.Series) -> bool:
     return bool(text.str.contains(r"^\s*\+?0[0-9]").any())
 
 
+def _seconds_of_compact(numbers: pl.Series) -> pl.Series:
+    """Seconds since 1970 of dates like 20011231: int64, null for other numbers."""
+    text = numbers.set(~numbers.is_between(*_COMPACT), None).cast(pl.String)
+    return text.str.to_datetime("%Y%m%d", strict=False, time_unit="ms").dt.epoch("s")
+
+
 def _seconds_of_dates(text: pl.Series) -> pl.Series:
     """Seconds since 1970 of ISO dates and times, UTC where they do not say: int64, null for others."""
-    plain = text.str.replace(r"^([0-9-]{10})T", "$1 ").str.replace("Z$", "+00:00")
+    plain = text.str.replace(r"^([0-9]{4})/([0-9]{2})/([0-9]{2})", "$1-$2-$3")
+    plain = plain.str.replace(r"^([0-9-]{10})T", "$1 ").str.replace("Z$", "+00:00")
     seconds = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
     for form in _DATES:
         left = seconds.is_null()

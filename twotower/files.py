@@ -68,7 +68,15 @@ def writing_into(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BundleError(f"{root} cannot be written to: {error.strerror}") from error
+        raise BundleError(f"{root} cannot be written to: {error.strerror or error}") from error
+
+
+def temporary_folder() -> Path:
+    """Where files are put for a moment. Raises BundleError where none can be."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise BundleError(str(error.strerror)) from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders import LAW
 from training.dataset import read_dataset
 from training.findings import Findings
-from training.layouts import find_tables
+from training.parts import find_tables
 from training.rows import read_rows
 from training.sources import open_sources
 from training.values import Checker
@@ -43,7 +43,7 @@ def _read(folder: Path, block: int) -> tuple[list[tuple[object, ...]], list[str]
     """The rows that are kept, and what was found."""
     findings = Findings(strict=False)
     with open_sources(folder) as sources:
-        table, _ = find_tables(folder, sources, {})
+        (table,) = find_tables(folder, sources, {}).ratings
         checker = Checker(table, findings)
         kept = [checker.ratings(rows, (0.5, 5.0)) for rows in read_rows(table, findings, block=block)]
     return [row for rows in kept for row in rows.rows()], sorted(map(str, findings.all()))
