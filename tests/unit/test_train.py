@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.checkpoint import NOWHERE
 from training.config import Bounds, Recipe, load_recipe
 from training.content import MovieContent
 from training.dataset import Dataset, read_dataset
@@ -345,6 +346,7 @@ def test_averaged_over_long_weights_are_those_after_the_first_step(
             validation=None,
             epochs=1,
             watch=lambda *_: nullcontext(lambda *_: None),
+            checkpoint=NOWHERE,
         )
         return float(np.abs(towers.user.get_layer("linear").kernel).max())
 
