@@ -4,7 +4,7 @@
 # ruff: noqa: PLC0415
 
 from gateway.settings import GatewaySettings
-from twotower.process import run
+from twotower.process import run, share_one_arena
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
 
         check_http(settings.host, settings.port, "/readyz")
         return
+    share_one_arena()
     from gateway import service
 
     if settings.command == "doctor":

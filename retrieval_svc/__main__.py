@@ -4,7 +4,7 @@
 # ruff: noqa: PLC0415
 
 from retrieval_svc.settings import RetrievalSettings
-from twotower.process import compute_in_one_thread, run
+from twotower.process import compute_in_one_thread, run, share_one_arena
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
 
         check_grpc(settings.host, settings.port)
         return
+    share_one_arena()
     compute_in_one_thread()
     from retrieval_svc import service
 

@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from twotower.errors import OperationError, SettingsError
+
+_M_ARENA_MAX: Final = -8
+"""What `malloc.h` calls the number of arenas."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,6 +60,17 @@ def compute_in_one_thread() -> None:
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def share_one_arena() -> None:
+    """Have all threads allocate from one arena; to be called before there are any.
+
+    The GNU C library gives each thread one of its own, and what was freed there stays with the process:
+    a fifth of the user tower's memory under load. MALLOC_ARENA_MAX, where it is set, says otherwise.
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        with suppress(AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def settle_heap() -> None:

@@ -3,7 +3,7 @@
 # What serves takes half a second to import, which a check of health does without.
 # ruff: noqa: PLC0415
 
-from twotower.process import compute_in_one_thread, run
+from twotower.process import compute_in_one_thread, run, share_one_arena
 from user_tower_svc.settings import UserTowerSettings
 
 
@@ -15,6 +15,7 @@ def main() -> None:
 
         check_grpc(settings.host, settings.port)
         return
+    share_one_arena()
     compute_in_one_thread()
     from user_tower_svc import service
 
