@@ -26,7 +26,8 @@ from gateway.app import create_app
 from gateway.settings import GatewaySettings
 from retrieval_svc.settings import RetrievalSettings
 from services import NO_TLS, ROOT, Service, model_service, running, wait_until
-from training.__main__ import _parser
+from training.__main__ import COMMANDS
+from training.options import build_parser
 from twotower.errors import SettingsError
 from twotower.settings import ModelServiceSettings
 from user_tower_svc.settings import UserTowerSettings
@@ -302,7 +303,7 @@ def test_every_mount_has_its_volume_and_only_the_trainer_writes_bundles(manifest
 
 
 def test_the_trainer_is_asked_for_what_it_can_do(manifests: Manifests) -> None:
-    options = _parser().parse_args(manifests.pods["trainer"].container["args"])
+    options = build_parser(COMMANDS).parse_args(manifests.pods["trainer"].container["args"])
     assert options.promote
     assert options.unless_promoted
 
