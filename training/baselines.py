@@ -22,6 +22,7 @@ from training.methods import Fitted, Method
 from training.splits import Fold
 from training.stars import star_of
 from training.statistics import Statistics
+from training.threads import all_blas_threads, one_blas_thread
 from twotower.arrays import FeatureRows, Floats, Ints
 
 _DAMPING: Final = 5.0
@@ -119,19 +120,20 @@ def item_knn(fold: Fold) -> Fitted:
     return Fitted(scores=lambda users: (history[users] @ model.similarity).toarray().astype(np.float32))
 
 
+@one_blas_thread()  # or its threads would fight those of the library
 def ials(fold: Fold) -> Fitted:
     """Implicit alternating least squares, 128 factors (Hu, Koren and Volinsky 2008), by implicit."""
     from implicit.als import AlternatingLeastSquares  # noqa: PLC0415
 
-    with threadpool_limits(1, "blas"):  # or its threads would fight those of the library
-        model = AlternatingLeastSquares(
-            factors=128, alpha=4.0, regularization=16.0, iterations=15, num_threads=1, random_state=0
-        )
-        _fit_implicit(model, fold)
-        users = model.recalculate_user(np.arange(fold.history.users), _likes(fold.history))
+    model = AlternatingLeastSquares(
+        factors=128, alpha=4.0, regularization=16.0, iterations=15, num_threads=1, random_state=0
+    )
+    _fit_implicit(model, fold)
+    users = model.recalculate_user(np.arange(fold.history.users), _likes(fold.history))
     return Fitted(scores=lambda rows: users[rows] @ model.item_factors.T)
 
 
+@all_blas_threads()
 def ease(fold: Fold) -> Fitted:
     """Embarrassingly shallow autoencoder (Steck 2019), by its dual: a users x users inverse.
 

@@ -24,6 +24,7 @@ from training.report import LearningCurve, Reporter, curves_from_array, curves_t
 from training.results import RMSE, Results, Run
 from training.samples import sample
 from training.splits import PROTOCOLS, Fold, Part, Protocol, random, usual
+from training.threads import one_blas_thread
 from training.train import TwoTowers, fit
 from training.web_report import Report, render_report
 from twotower.errors import NoTimestamps, SettingsError, TooFewRatings
@@ -49,6 +50,7 @@ BASELINES: Final = (*RANKERS, *RATERS, HGB)
 """Every method that `evaluate` compares with; the last one needs to know the movies."""
 
 
+@one_blas_thread()
 def train(
     data: Path,
     recipe: str,
@@ -89,6 +91,7 @@ def train(
     return exported
 
 
+@one_blas_thread()
 def evaluate(
     data: Path,
     recipes: Sequence[str],
@@ -123,6 +126,7 @@ def evaluate(
     return results
 
 
+@one_blas_thread()
 def tune(
     data: Path,
     recipe: str,

@@ -17,6 +17,7 @@ from scipy.linalg import lapack
 
 from training.config import RetrievalConfig
 from training.progress import track
+from training.threads import all_blas_threads
 from twotower.arrays import Bools, FeatureRows, Ints
 from twotower.errors import TrainingError
 from twotower.features import HistorySpec, best_scores
@@ -89,19 +90,23 @@ class Pairs:
         """The sums over all users but those of a part."""
         return type(self)(self.gram - part.gram, self.cross - part.cross)
 
+    @all_blas_threads()
     def solve(self, penalty: float) -> FeatureRows:
         """Every movie's ridge regression on all the others: float32 (kept, kept), 0 in the diagonal.
 
         Raises TrainingError where the penalty is too small for what is summed.
         """
-        penalised = self.gram + penalty * np.eye(len(self.gram), dtype=np.float32)
-        factor, failed = lapack.spotrf(penalised, lower=1)
+        inverse = np.array(self.gram, order="F")  # in place from here on: each array is large
+        np.fill_diagonal(inverse, np.diag(inverse) + np.float32(penalty))
+        inverse, failed = lapack.spotrf(inverse, lower=1, overwrite_a=1)
         if failed:
             raise TrainingError(f"movies' regressions cannot be solved at a penalty of {penalty:g}")
-        lower, _ = lapack.spotri(factor, lower=1)
-        inverse = np.tril(lower) + np.tril(lower, -1).T
+        inverse, _ = lapack.spotri(inverse, lower=1, overwrite_c=1)
+        for place in range(len(inverse)):  # it gives one half
+            inverse[place, place + 1 :] = inverse[place + 1 :, place]
         table: FeatureRows = inverse @ self.cross
-        table -= inverse * (np.diag(table) / np.diag(inverse))
+        inverse *= np.diag(table) / np.diag(inverse)
+        table -= inverse
         np.fill_diagonal(table, 0)
         return table
 

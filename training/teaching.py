@@ -89,10 +89,8 @@ class Teacher:
             for table in tables
         ]
         self.scorer = self._scorer(self._mean(tables))
-        self._others = [
-            self._scorer(self._mean([every.without(own).solve(p) for p in config.penalties]))
-            for own in pairs
-        ]
+        del tables  # each is as large as the sums
+        self._others = [self._without(every, own) for own in pairs]
         self.start = self._find_start(prefixes, out)
 
     @cached_property
@@ -191,9 +189,16 @@ class Teacher:
         directions = genre_directions(self.statistics.content.genres)
         return Scorer(self.kept, table, directions[self.kept], self.history)
 
+    def _without(self, every: Pairs, own: Pairs) -> Scorer:
+        """What all users but those of a part say."""
+        others = every.without(own)
+        return self._scorer(self._mean([others.solve(penalty) for penalty in self.config.penalties]))
+
     def _mean(self, tables: list[FeatureRows]) -> FeatureRows:
-        scaled = [table / unit for table, unit in zip(tables, self._units, strict=True)]
-        mean: FeatureRows = np.mean(scaled, axis=0, dtype=np.float32)
+        mean = np.zeros_like(tables[0])
+        for table, unit in zip(tables, self._units, strict=True):
+            mean += table / unit
+        mean /= len(tables)
         return mean
 
 
