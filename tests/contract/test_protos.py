@@ -59,6 +59,10 @@ def test_the_contract_breaks_no_client() -> None:
     assert buf("breaking", PROTOS, "--against", BASELINE) == (0, "")
 
 
+def test_all_of_the_contract_is_guarded() -> None:
+    assert buf("breaking", BASELINE, "--against", PROTOS) == (0, ""), "buf build protos -o BASELINE"
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "fault"),
     [
