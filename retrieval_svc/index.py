@@ -46,9 +46,6 @@ _FOLD: Final = 32
 _MOST_FETCHED: Final = 512
 """Of what is fetched some is excluded; where more than that is to be, a bitmap leaves it out."""
 
-_FEW_CELLS: Final = 0.25
-"""Where more than this share of the cells would be looked through, all rows allowed are."""
-
 # Two threads made a search 20 times slower on a busy machine; the service has threads of its own.
 faiss.omp_set_num_threads(1)
 # A product of a whole batch rounds otherwise than of one query, and then other cells are the nearest.
@@ -169,7 +166,9 @@ class ApproximateIndex:
         by_size: dict[int, list[int]] = {}
         for place, search in enumerate(searches):
             size = _fetch_size(search.k + len(search.excluded))
+            probes = self._partition.probes_among(len(self) - len(search.excluded))
             masked = search.passing is not None or size > _MOST_FETCHED
+            masked = masked or probes != self._partition.probes
             by_size.setdefault(0 if masked else size, []).append(place)
         return by_size
 
@@ -178,7 +177,7 @@ class ApproximateIndex:
         allowed[search.excluded] = False
         count = int(np.count_nonzero(allowed))
         probes = self._partition.probes_among(count)
-        if probes > _FEW_CELLS * len(self._partition.centroids):
+        if probes == len(self._partition.centroids):
             return _search_rows(self._embeddings, search, np.flatnonzero(allowed))
         bits = np.packbits(allowed, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]

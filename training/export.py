@@ -203,7 +203,7 @@ def _golden_user(
     scores = (item_embeddings.astype(np.float64) * embedding).sum(axis=1).astype(np.float32)
     best = np.lexsort((catalogue.movie_ids, -scores))
     best = best[~np.isin(catalogue.movie_ids[best], movie_ids)]
-    near = best if partition is None else best[partition.near(embedding)[best]]
+    near = best if partition is None else best[partition.near(embedding, len(best))[best]]
     top = (near if len(near) >= _TOP else best)[:_TOP]
     pairs = tuple(zip(movie_ids.tolist(), ratings.tolist(), strict=True))
     return GoldenUser(

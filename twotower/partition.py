@@ -15,6 +15,9 @@ from twotower.npz import read_arrays, write_arrays
 
 PARTITION: Final = "partition.npz"
 _ARRAYS: Final = ("centroids", "cells", "probes")
+_NEARLY_ALL: Final = 31 / 32
+_MANY: Final = 0.25
+"""Of the cells; to look through more takes no less than to look through all movies that may be found."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +36,22 @@ class Partition:
     def probes_among(self, movies: int) -> int:
         """How many cells to look through where only so many of the movies may be found.
 
-        As many more as leaves the number of those looked through the same.
+        As many more as leaves the number of those looked through the same, unless nearly all may be; and
+        all of them rather than many.
         """
+        if movies >= _NEARLY_ALL * len(self.cells):
+            return self.probes
+        cells = len(self.centroids)
         wanted = math.ceil(self.probes * len(self.cells) / max(movies, 1))
-        return min(wanted, len(self.centroids))
+        return wanted if wanted <= _MANY * cells else cells
 
-    def near(self, user: Embeddings) -> Bools:
-        """The movies that a search for a user, float32 (dim,), looks through: bool (movies,)."""
-        scores = self.centroids @ user
-        nearest = np.argpartition(scores, len(scores) - self.probes)[-self.probes :]
+    def near(self, user: Embeddings, movies: int) -> Bools:
+        """The movies that a search for a user, float32 (dim,), looks through: bool (movies,).
+
+        movies: how many of them may be found.
+        """
+        scores, probes = self.centroids @ user, self.probes_among(movies)
+        nearest = np.argpartition(scores, len(scores) - probes)[-probes:]
         return np.isin(self.cells, nearest)
 
     def check(self, movies: int, dim: int) -> None:

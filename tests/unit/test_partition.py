@@ -71,16 +71,18 @@ def test_users_find_almost_all_of_their_top_movies_that_they_have_not_rated() ->
     assert 0.99 <= np.mean(shares) < 1
 
 
-def test_what_is_found_is_the_best_of_the_movies_near() -> None:
+@pytest.mark.parametrize("rated", [0, 10, 150, 160, 700, 2500, 4500, 4985, 5000])
+def test_what_is_found_is_the_best_of_the_movies_near(rated: int) -> None:
     partition = divide(MOVIES, USERS, RATED, least_movies=5000)
     assert partition is not None
+    excluded = np.random.default_rng(rated).permutation(5000)[:rated]
     found = ApproximateIndex(MOVIES, partition).search(
-        [Search(user, 10, rated_by(row)) for row, user in enumerate(USERS)]
+        [Search(user, 10, excluded) for user in USERS[:50]]
     )
-    for row, (user, hits) in enumerate(zip(USERS, found, strict=True)):
-        near = np.setdiff1d(np.flatnonzero(partition.near(user)), rated_by(row))
-        assert len(near) >= 10
-        best = rank(MOVIES, user, near.tolist())[:10]
+    allowed = np.setdiff1d(np.arange(5000), excluded)
+    for user, hits in zip(USERS[:50], found, strict=True):
+        near = allowed[partition.near(user, len(allowed))[allowed]]
+        best = rank(MOVIES, user, (near if len(near) >= 10 else allowed).tolist())[:10]
         assert list(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True)) == best
 
 
@@ -97,9 +99,9 @@ def test_what_would_look_through_too_much_is_not_divided(monkeypatch: pytest.Mon
 
 
 def test_a_filter_has_more_cells_looked_through() -> None:
-    partition = Partition(np.eye(8, dtype=np.float32), np.zeros(1000, np.int32), probes=2)
-    probes = {movies: partition.probes_among(movies) for movies in (1000, 999, 500, 250, 3, 0)}
-    assert probes == {1000: 2, 999: 3, 500: 4, 250: 8, 3: 8, 0: 8}
+    partition = Partition(np.eye(48, dtype=np.float32), np.zeros(1000, np.int32), probes=6)
+    probes = {movies: partition.probes_among(movies) for movies in (1000, 969, 968, 900, 500, 3, 0)}
+    assert probes == {1000: 6, 969: 6, 968: 7, 900: 7, 500: 12, 3: 48, 0: 48}
 
 
 def test_a_divided_bundle_is_read_as_written_and_answers(tmp_path: Path) -> None:
