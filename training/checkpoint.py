@@ -35,6 +35,8 @@ class Checkpoint:
     resume: bool = True
     """Whether entries of a run before this one are looked at."""
     warn: Callable[[str], None] = field(default=lambda _: None, repr=False)
+    _makes_parent: bool = False
+    """Whether the folder of the bundles is there for the checkpoint alone."""
     _failures: list[OSError] = field(default_factory=list, repr=False)
     """Shared with its parts, which do not try again either."""
 
@@ -46,7 +48,7 @@ class Checkpoint:
         """
         told = [identity, _code_digest(), *(f"{name} {version(name)}" for name in _LIBRARIES)]
         digest = hashlib.sha256("\n".join(told).encode()).hexdigest()
-        return cls(parent / FOLDER / digest[:16], resume, warn)
+        return cls(parent / FOLDER / digest[:16], resume, warn, not parent.exists())
 
     def within(self, name: str) -> Self:
         """A part of it, whose entries have names of their own."""
@@ -86,6 +88,8 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # others are kept there, or nothing was
             self.folder.parent.rmdir()
+            if self._makes_parent:
+                self.folder.parent.parent.rmdir()
 
 
 NOWHERE: Final = Checkpoint()

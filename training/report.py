@@ -119,7 +119,7 @@ class Reporter:
             nonlocal told_at
             self._progress.update(task, completed=reached, state=state)
             now = time.monotonic()
-            if total and reached > done and now - told_at >= _SILENCE_SECONDS:
+            if total and done < reached < total and now - told_at >= _SILENCE_SECONDS:
                 told_at = now
                 left = timedelta(seconds=round((now - start) / (reached - done) * (total - reached)))
                 if not self._console.is_terminal:

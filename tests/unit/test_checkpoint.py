@@ -54,6 +54,13 @@ def test_what_is_cleared_leaves_nothing_but_what_others_kept(tmp_path: Path) -> 
     _of(tmp_path).clear()  # nothing there
 
 
+def test_a_folder_made_for_it_alone_goes_with_it(tmp_path: Path) -> None:
+    checkpoint = _of(tmp_path / "bundles")
+    checkpoint.save("step", {"numbers": np.arange(3)})
+    checkpoint.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_entry_is_told_and_what_to_do(tmp_path: Path) -> None:
     _of(tmp_path).save("step", {"numbers": np.arange(1000)})
     (path,) = (tmp_path / FOLDER).glob("*/step.npz")
