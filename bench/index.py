@@ -1,7 +1,7 @@
 """How fast movies are found, and how many of the best: this index beside FAISS's and other libraries'.
 
 Vectors are made up, in clusters of unequal width, as learned ones are. Each index is built in a process
-of its own, given the least effort by which it finds .99 of the exact top 10, and timed in one thread.
+of its own, given the least effort that finds so much of the exact top 10, and timed in one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from twotower.files import write_atomically
 from twotower.process import run
 
 _BATCH: Final = 128
-_RECALL: Final = 0.99
 _EFFORTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024)
 _NEIGHBOURS: Final = 16
 """Of each movie in a graph (M)."""
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'index':12}{''.join(f'{field.name:>17}' for field in fields(Measured)[1:])}", flush=True)
     measured: list[Measured] = []
     for movies in options.movies:
-        world = World.of(movies)
+        world = World.of(movies, spread=options.spread, recall=options.recall)
         for name in names:
             with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
                 measured.append(process.submit(_measure, name, world).result())
@@ -101,6 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--indexes", nargs="+", choices=_INDEXES, default=[*_INDEXES], help="which (default: all)"
+    )
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="how much is to be found (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spread",
+        type=float,
+        default=0.9,
+        help="how far from its middle a cluster's movies lie (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured to a file")
     return parser
@@ -166,10 +174,10 @@ def _resident_megabytes() -> float:
 
 
 def _with_least_effort(find: Find, world: World, set_effort: Callable[[int], object]) -> Find:
-    """The same, set to find .99 of the exact top 10, or as much as it can."""
+    """The same, set to find as much of the exact top 10 as the world asks for, or as it can."""
     for effort in _EFFORTS:
         set_effort(effort)
-        if _recall(find, world, "plain") >= _RECALL:
+        if _recall(find, world, "plain") >= world.recall:
             break
     return find
 

@@ -31,9 +31,14 @@ _BLOCK: Final = 2**24
 
 
 def divide(
-    movies: Embeddings, users: Embeddings, rated: Histories, *, least_movies: int = LEAST_MOVIES
+    movies: Embeddings,
+    users: Embeddings,
+    rated: Histories,
+    *,
+    recall: float = _RECALL,
+    least_movies: int = LEAST_MOVIES,
 ) -> Partition | None:
-    """The partition by which users find .99 of their exact top 10; None where none is worth it.
+    """The partition by which users find `recall` of their exact top 10; None where none is worth it.
 
     movies, users: float32 (n, dim) of unit norm. rated: what the users have rated, which their searches
     leave out. Fewer movies than `least_movies` are not divided.
@@ -49,7 +54,7 @@ def divide(
         for user in asked
         for seen in [rated.movie_rows[rated.offsets[user] : rated.offsets[user + 1]]]
     ]
-    probes = int(np.quantile(np.concatenate(ranks), _RECALL, method="higher")) + 1
+    probes = int(np.quantile(np.concatenate(ranks), recall, method="higher")) + 1
     return Partition(centroids, cells, probes) if probes * _WORTH < len(centroids) else None
 
 

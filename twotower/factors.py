@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
@@ -87,7 +88,7 @@ class MovieFactors:
         wanted = np.arange(1, len(self.landmark_vectors) + 1)
         return order[np.searchsorted(self.places[order], wanted)]
 
-    @property
+    @cached_property
     def precision(self) -> Floats:
         """rating_precision, symmetric: float64 (r, r)."""
         precision = self.rating_precision.astype(np.float64)

@@ -71,7 +71,7 @@ class SoftmaxProjection:
         means = weights @ self._vectors
         covariances = (weights @ self._products).take(self._square, axis=1)
         covariances -= means[:, :, None] * means[:, None, :]
-        covariances[:, np.arange(size), np.arange(size)] += self.ridge
+        covariances.reshape(-1, size * size)[:, :: size + 1] += self.ridge
         solved = np.linalg.solve(covariances, right[:, :, None])[:, :, 0]
         return solved.astype(np.float64, copy=False)
 
