@@ -277,6 +277,37 @@ def test_a_batch_has_both_forms(client: httpx.Client) -> None:
     assert third["errors"][0]["field"] == "external_user_id"
 
 
+def test_predict_names_users_and_movies(client: httpx.Client) -> None:
+    def predict(**user: Any) -> Any:
+        return client.post("/predict", json=user).json()
+
+    top = post(client, external_user_id="zoë")["items"]
+    by_name = predict(external_user_id="zoë")
+    assert by_name == {
+        "Recommended": [item["movie_id"] for item in top],
+        "external_ids": [item["external_id"] for item in top],
+    }
+    assert predict(uid=USERS.index("zoë")) == by_name
+    assert len(predict(external_user_id="nobody")["external_ids"]) == 10
+    assert predict(external_user_id="nobody") == predict(uid=10**9)
+    refused = predict(uid=0, external_user_id="zoë")
+    assert refused["detail"] == "uid: Goes not with external_user_id: give one of them; given: 0"
+
+
+def test_examples_of_external_ids_work(client: httpx.Client) -> None:
+    bodies = [
+        (path, example["value"])
+        for path, operations in client.get("/openapi.json").json()["paths"].items()
+        for media in operations.get("post", {}).get("requestBody", {}).get("content", {}).values()
+        for name, example in media["examples"].items()
+        if name.startswith("external")
+    ]
+    assert {path for path, _ in bodies} == {RECOMMEND, "/predict"}
+    for path, body in bodies:
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+
+
 def test_openapi_tells_of_both_forms(client: httpx.Client) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert {"external_user_id", "exclude_external_ids"} <= schemas["RecommendationRequest"][
@@ -291,6 +322,7 @@ def test_numbers_as_text_are_no_ids_of_a_model_of_numbers(trained: Trained, tmp_
     with running_stack(trained.copy(tmp_path / "bundles", trained.first), tmp_path) as stack:
         url = stack.url
         assert "external_id" not in httpx.get(f"{url}/v1/users/1/recommendations").text
+        assert "external_id" not in httpx.post(f"{url}/predict", json={"uid": 1}).text
         for answer, field in (
             (httpx.get(f"{url}/v1/users:recommendations?external_user_id=1"), "external_user_id"),
             (httpx.get(f"{url}/v1/movies:lookup?external_id=1"), "external_id"),
@@ -307,6 +339,7 @@ def test_numbers_as_text_are_no_ids_of_a_model_of_numbers(trained: Trained, tmp_
                 httpx.post(url + RECOMMEND, json={"external_user_id": "1", "ratings": []}),
                 "external_user_id",
             ),
+            (httpx.post(f"{url}/predict", json={"external_user_id": "1"}), "external_user_id"),
         ):
             assert answer.status_code == 422
             said = "have no external ids, their ids are numbers"
