@@ -32,12 +32,22 @@ _EXAMPLES: dict[str, Any] = {
     "features": {
         "value": {"features": {"rating_count": 40, "mean_rating": 3.6, "genre_means": {"Drama": 4.2}}}
     },
+    "external ids, where the data have such": {
+        "value": {
+            "external_user_id": "ada.adler.1",
+            "ratings": [{"external_id": "GAR-02/1", "rating": 5.0}],
+            "exclude_external_ids": ["GAR-02/3"],
+        }
+    },
 }
 
 _BATCH_EXAMPLE: dict[str, Any] = {
     "one sound, one not": {"value": {"requests": [{"user_id": 2, "k": 3}, {"user_id": -1}]}}
 }
-_PREDICT_EXAMPLE: dict[str, Any] = {"known user": {"value": {"uid": 2}}}
+_PREDICT_EXAMPLES: dict[str, Any] = {
+    "known user": {"value": {"uid": 2}},
+    "external id, where the data have such": {"value": {"external_user_id": "ada.adler.1"}},
+}
 
 _SERVICES = (502, 503, 504)
 _BODY = (400, 413, 415)
@@ -226,12 +236,16 @@ async def search(
 )
 async def predict(
     service: Service,
-    body: Annotated[schemas.PredictRequest, Body(openapi_examples=_PREDICT_EXAMPLE)],
+    body: Annotated[schemas.PredictRequest, Body(openapi_examples=_PREDICT_EXAMPLES)],
 ) -> Response:
     """Recommend ten movies to a user, as the first version of this system answered."""
-    user = schemas.RecommendationRequest(user_id=body.uid)
+    user = schemas.RecommendationRequest(user_id=body.uid, external_user_id=body.external_user_id)
     found = (await _recommend(service, user, strict=False)).found
-    return _json(schemas.PredictResponse(Recommended=list(found.movie_ids)))
+    return _json(
+        schemas.PredictResponse(
+            Recommended=list(found.movie_ids), external_ids=list(found.external_ids) or None
+        )
+    )
 
 
 async def _recommend(

@@ -217,8 +217,11 @@ def _check(
     count = len(found.movie_ids)
     if found.model_version != search.embedding.model_version:
         return BadAnswer("retrieval answered by another model than the user tower's")
-    if count != len(found.scores) or len(found.predicted_ratings) not in (0, count):
-        return BadAnswer("retrieval answered with more scores or ratings than movies, or fewer")
+    optional = len(found.predicted_ratings), len(found.external_ids)
+    if count != len(found.scores) or not {0, count}.issuperset(optional):
+        return BadAnswer(
+            "retrieval answered with more scores, ratings or external ids than movies, or fewer"
+        )
     if not math.isfinite(sum(found.scores) + sum(found.predicted_ratings)):
         return BadAnswer("retrieval answered with a score or a rating that is not finite")
     if count != search.k and not (found.HasField("shortfall") and count < search.k):

@@ -48,15 +48,21 @@ class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-def _check_movie_id(movie_id: int | None, others: ValidationInfo) -> int | None:
-    """Just one of the two ids must be given; an external id that is at fault is not among `others`."""
-    if "external_id" in others.data and (movie_id is None) == (others.data["external_id"] is None):
-        if movie_id is None:
-            raise PydanticCustomError(
-                "missing", "Field required: a valid movie_id, or an external_id in its place"
-            )
-        raise PydanticCustomError("two_ids", "Goes not with external_id: give one of them")
-    return movie_id
+def _one_with(external: str) -> AfterValidator:
+    """Just one of a number and of an external id, of the field `external` before it, must be given."""
+
+    def check(number: int | None, others: ValidationInfo) -> int | None:
+        # An external id that is at fault is not among the others.
+        if external in others.data and (number is None) == (others.data[external] is None):
+            names = {"number": others.field_name, "external": external}
+            if number is None:
+                raise PydanticCustomError(
+                    "missing", "Field required: a valid {number}, or an {external} in its place", names
+                )
+            raise PydanticCustomError("two_ids", "Goes not with {external}: give one of them", names)
+        return number
+
+    return AfterValidator(check)
 
 
 def _check_external_user_id(external_id: str | None, others: ValidationInfo) -> str | None:
@@ -71,7 +77,7 @@ class Rating(_Request):
     external_id: ExternalId | None = Field(
         None, description="What the data call the movie, where ids are no numbers there."
     )
-    movie_id: Annotated[Id | None, AfterValidator(_check_movie_id)] = Field(
+    movie_id: Annotated[Id | None, _one_with("external_id")] = Field(
         None, validate_default=True, description="In place of `external_id`."
     )
     rating: Number = Field(
@@ -144,11 +150,16 @@ class BatchRequest(_Request):
 
 
 class PredictRequest(BaseModel):
-    """The first version's request."""
+    """The first version's request, of a user whom either `uid` or `external_user_id` names."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
-    uid: Id
+    external_user_id: ExternalId | None = Field(
+        None, description="What the data call the user, where ids are no numbers there."
+    )
+    uid: Annotated[Id | None, _one_with("external_user_id")] = Field(
+        None, validate_default=True, description="In place of `external_user_id`."
+    )
 
 
 @contextmanager
@@ -314,6 +325,11 @@ class PredictResponse(BaseModel):
     """The first version's answer: movie ids, best first."""
 
     Recommended: list[int]
+    external_ids: list[str] | None = Field(
+        None,
+        exclude_if=lambda external_ids: external_ids is None,
+        description="What the data call each; absent where that is its number.",
+    )
 
 
 def _shortfall(

@@ -80,8 +80,8 @@ def _add_ratings(
     movie_ids = [rating.movie_id for rating in ratings]
     timed = [rating.timestamp for rating in ratings if rating.timestamp is not None]
     if (timed and len(timed) < len(ratings)) or None in movie_ids:
-        # Arrays cannot tell which rating has no time, as the user tower does in its refusal; nor have
-        # they external ids.
+        # Arrays cannot tell which rating has no time, as the user tower does in its refusal; nor do they
+        # mix ids of both kinds.
         user.has_ratings = True
         for each in ratings:
             user.ratings.add(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from retrieval_svc.retriever import MAX_EXCLUDED
 from twotower.errors import InvalidRequest, MovieNotFound, shown
+from twotower.external import named_twice
 from twotower.tables import Catalogue
 from twotower.v1 import retrieval_pb2 as rpc
 
@@ -50,7 +51,7 @@ def movie_id_of(request: rpc.FindSimilarMoviesRequest, catalogue: Catalogue) -> 
         return request.movie_id
     field = "external_id"
     if request.movie_id:
-        raise InvalidRequest(f"{field}: goes not with movie_id", field=field)
+        raise named_twice(field, request.external_id, "movie_id")
     movie_id = catalogue.names.find(request.external_id, field)
     if movie_id is None:
         raise MovieNotFound(

@@ -90,9 +90,8 @@ class RetrievalServicer(RetrievalServiceServicer):
         """Look movies up by id."""
         count = len(request.movie_ids) + len(request.external_ids)
         if not 0 < count <= _MAX_MOVIE_IDS:
-            raise InvalidRequest(
-                f"movie_ids: {count} ids, allowed are 1 to {_MAX_MOVIE_IDS}", field="movie_ids"
-            )
+            field = "external_ids" if request.external_ids else "movie_ids"
+            raise InvalidRequest(f"{field}: {count} ids, allowed are 1 to {_MAX_MOVIE_IDS}", field=field)
         retriever = self._models.get(request.model_version)
         named, missing = find_named(request.external_ids, retriever.catalogue, "external_ids")
         movie_ids = np.array([*request.movie_ids, *named], dtype=np.int64)
@@ -196,17 +195,20 @@ def _compute(retriever: Retriever, searches: list[_Search]) -> list[rpc.Retrieve
 
 
 def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.RetrieveMoviesResponse:
+    catalogue = retriever.catalogue
     rows, scores, ratings = found.hits.rows, found.hits.scores.tolist(), found.predicted_ratings.tolist()
     response = rpc.RetrieveMoviesResponse(
         model_version=retriever.model_version, shortfall=_shortfall(found, search.query.k)
     )
     if search.ids_only:
-        response.movie_ids.extend(retriever.catalogue.movie_ids[rows].tolist())
+        response.movie_ids.extend(catalogue.movie_ids[rows].tolist())
         response.scores.extend(scores)
         response.predicted_ratings.extend(ratings)
+        if catalogue.external_ids:
+            response.external_ids.extend(catalogue.external_ids[row] for row in rows.tolist())
     else:
         response.movies.extend(
-            rpc.ScoredMovie(movie=_movie(retriever.catalogue, row), score=score, predicted_rating=rating)
+            rpc.ScoredMovie(movie=_movie(catalogue, row), score=score, predicted_rating=rating)
             for row, score, rating in zip(
                 rows.tolist(), scores, ratings or [None] * len(scores), strict=True
             )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Self
 
 import numpy as np
 from pydantic import ValidationError
 
 from twotower.arrays import Ints
-from twotower.errors import BundleError, InvalidRequest
+from twotower.errors import BundleError, InvalidRequest, shown
 from twotower.manifest import StrictModel, first_fault
 
 EXTERNAL_IDS: Final = "external_ids.json"
@@ -58,15 +58,26 @@ class Names:
             self._id_of = dict(zip(external_ids, ids.tolist(), strict=True))
 
     def find(self, external_id: str, field: str) -> int | None:
-        """The id, or None where there is none such. Raises InvalidRequest where all ids are numbers."""
+        """The id, or None where there is none such. Raises InvalidRequest as `check` does."""
+        return self.check(field).get(external_id)
+
+    def check(self, field: str) -> Mapping[str, int]:
+        """The ids by external id. Raises InvalidRequest, naming the field, where all ids are numbers."""
         if self._id_of is None:
             raise InvalidRequest(
                 f"{field}: the {self._kind} of this model have no external ids, their ids are numbers",
                 field=field,
             )
-        return self._id_of.get(external_id)
+        return self._id_of
 
     def has(self, number: int) -> bool:
         """Whether that is one of the ids."""
         place = int(np.searchsorted(self._ids, number))
         return place < len(self._ids) and int(self._ids[place]) == number
+
+
+def named_twice(field: str, external_id: str, other: str) -> InvalidRequest:
+    """The refusal of an external id that is given beside a number, in the field `other`."""
+    return InvalidRequest(
+        f"{field}: {shown(external_id)} goes not with {other}, give one of them", field=field
+    )

@@ -75,7 +75,7 @@ class UserEmbedder:
         self._encoder = bundle.encoder()
         self._rows_of = bundle.catalogue.rows_of
         self.movies = bundle.catalogue.names
-        self._users = bundle.histories.names
+        self.users = bundle.histories.names
         self._histories = bundle.histories
         self._golden = bundle.golden
         self._settled: dict[int, EmbeddedUser] = {}
@@ -110,7 +110,7 @@ class UserEmbedder:
     def known_by_name(self, external_id: str, *, as_of: int, strict: bool) -> Profile:
         """As `known_user`, of what the data call the user. InvalidRequest where that is a number."""
         field = "external_user_id"
-        user_id = self._users.find(external_id, field)
+        user_id = self.users.find(external_id, field)
         if user_id is not None:
             return self.known_user(user_id, as_of=as_of, strict=strict)
         if strict:

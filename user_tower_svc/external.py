@@ -10,36 +10,41 @@ import numpy as np
 
 from twotower.arrays import Ints
 from twotower.errors import InvalidRequest, shown
-from twotower.external import Names
-from twotower.v1 import embedding_pb2 as pb
+from twotower.external import Names, named_twice
 
 _LARGEST: Final = 2**63 - 1
 
 
-def movie_ids_of(ratings: Sequence[pb.Rating], movies: Names) -> Ints:
-    """The movies rated, int64 (n,); one that the data do not have gets a number that no movie has.
+def movie_ids_of(movie_ids: Sequence[int], external_ids: Sequence[str | None], movies: Names) -> Ints:
+    """The movies of n ratings, int64 (n,); one not in the data gets a number that no movie has.
 
-    Raises InvalidRequest naming the first rating of which the movie is named twice, or was before.
+    movie_ids: of each, 0 where `external_ids` has another name than None. Raises InvalidRequest naming
+    the first rating of which the movie is named twice, or was before.
     """
-    given = [rating.movie_id for rating in ratings]
-    if not any(rating.HasField("external_id") for rating in ratings):
+    given = list(movie_ids)
+    first = next((place for place, name in enumerate(external_ids) if name is not None), None)
+    if first is None:
         return np.array(given, dtype=np.int64)
+    id_of = movies.check(_field(first))
     taken = set(given)
     unused = (n for n in count(_LARGEST, -1) if n not in taken and not movies.has(n))
     unknown: dict[str, int] = {}
     before: set[int] = set()
-    for place, rating in enumerate(ratings):
-        if rating.HasField("external_id"):
-            external_id, field = rating.external_id, f"ratings[{place}].external_id"
-            if rating.movie_id:
-                raise InvalidRequest(f"{field}: goes not with movie_id", field=field)
-            found = movies.find(external_id, field)
-            if found is None:
-                found = unknown.get(external_id)
+    for place, external_id in enumerate(external_ids):
+        if external_id is not None:
+            if given[place]:
+                raise named_twice(_field(place), external_id, "movie_id")
+            found = id_of.get(external_id, unknown.get(external_id))
             if found is None:
                 found = unknown[external_id] = next(unused)
             if found in before:
-                raise InvalidRequest(f"{field}: movie {shown(external_id)} is rated twice", field=field)
+                raise InvalidRequest(
+                    f"{_field(place)}: movie {shown(external_id)} is rated twice", field=_field(place)
+                )
             given[place] = found
         before.add(given[place])
     return np.array(given, dtype=np.int64)
+
+
+def _field(place: int) -> str:
+    return f"ratings[{place}].external_id"

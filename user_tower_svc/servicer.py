@@ -14,7 +14,7 @@ from twotower.arrays import FLOAT32, INT64, Ints, array_of, bytes_of
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
-from twotower.external import Names
+from twotower.external import Names, named_twice
 from twotower.metrics import stage
 from twotower.models import ModelPool
 from twotower.v1 import embedding_pb2 as pb
@@ -86,10 +86,11 @@ def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
     ratings = _ratings(row, embedder.movies)
     named = row.HasField("external_user_id")
     if named and row.HasField("user_id"):
-        raise InvalidRequest("external_user_id: goes not with user_id", field="external_user_id")
+        raise named_twice("external_user_id", row.external_user_id, "user_id")
     if row.HasField("features"):
         if ratings is not None or named or row.HasField("user_id"):
-            raise InvalidRequest("features: goes with neither user_id nor ratings", field="features")
+            user = "external_user_id" if named else "user_id"
+            raise InvalidRequest(f"features: goes with neither {user} nor ratings", field="features")
         return embedder.described(
             row.features.rating_count, row.features.mean_rating, row.features.genre_means
         )
@@ -98,6 +99,8 @@ def _profile(embedder: UserEmbedder, row: rpc.EmbedUserRequest) -> Profile:
     if row.as_of < 0:
         raise InvalidRequest(f"as_of: {row.as_of}, allowed is 0 or more", field="as_of")
     as_of = row.as_of if row.HasField("as_of") else int(time.time())
+    if named:
+        embedder.users.check("external_user_id")
     if ratings is not None:
         return embedder.rated(*ratings, as_of=as_of)
     if named:
@@ -112,33 +115,45 @@ def _ratings(row: rpc.EmbedUserRequest, movies: Names) -> Ratings | None:
     if row.HasField("rating_arrays"):
         if row.ratings:
             raise InvalidRequest("rating_arrays: goes not with ratings", field="rating_arrays")
-        return _read_arrays(row.rating_arrays)
+        return _read_arrays(row.rating_arrays, movies)
     if not row.ratings and not row.has_ratings:
         return None
     return Ratings(
-        movie_ids_of(row.ratings, movies),
+        movie_ids_of(
+            [rating.movie_id for rating in row.ratings],
+            [rating.external_id if rating.HasField("external_id") else None for rating in row.ratings],
+            movies,
+        ),
         np.array([rating.rating for rating in row.ratings], dtype=np.float32),
         _timestamps(row.ratings),
     )
 
 
-def _read_arrays(arrays: rpc.RatingArrays) -> Ratings:
-    movie_ids = array_of("rating_arrays.movie_ids", arrays.movie_ids, INT64)
+def _read_arrays(arrays: rpc.RatingArrays, movies: Names) -> Ratings:
+    movie_ids = _rated_movies(arrays, movies)
     ratings = array_of("rating_arrays.ratings", arrays.ratings, FLOAT32)
     if len(ratings) != len(movie_ids):
-        raise _unequal("ratings", len(ratings), len(movie_ids))
+        raise _unequal("ratings", len(ratings), arrays, len(movie_ids))
     if not arrays.timestamps:
         return Ratings(movie_ids, ratings, None)
     timestamps = array_of("rating_arrays.timestamps", arrays.timestamps, INT64)
     if len(timestamps) != len(movie_ids):
-        raise _unequal("timestamps", len(timestamps), len(movie_ids))
+        raise _unequal("timestamps", len(timestamps), arrays, len(movie_ids))
     _check_timestamps(timestamps)
     return Ratings(movie_ids, ratings, timestamps)
 
 
-def _unequal(name: str, count: int, movies: int) -> InvalidRequest:
-    path = f"rating_arrays.{name}"
-    return InvalidRequest(f"{path}: has {count}, movie_ids has {movies}", field=path)
+def _rated_movies(arrays: rpc.RatingArrays, movies: Names) -> Ints:
+    if not arrays.external_ids:
+        return array_of("rating_arrays.movie_ids", arrays.movie_ids, INT64)
+    if arrays.movie_ids:
+        raise named_twice("rating_arrays.external_ids", arrays.external_ids[0], "movie_ids")
+    return movie_ids_of([0] * len(arrays.external_ids), arrays.external_ids, movies)
+
+
+def _unequal(name: str, count: int, arrays: rpc.RatingArrays, movies: int) -> InvalidRequest:
+    path, names = f"rating_arrays.{name}", "external_ids" if arrays.external_ids else "movie_ids"
+    return InvalidRequest(f"{path}: has {count}, {names} has {movies}", field=path)
 
 
 def _timestamps(ratings: Sequence[pb.Rating]) -> Ints | None:

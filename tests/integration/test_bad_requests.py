@@ -350,6 +350,9 @@ def test_a_body_that_is_no_object(client: httpx.Client, path: str, body: str) ->
         ("/predict", {}, "uid", "required"),
         ("/predict", {"uid": "2"}, "uid", 'valid integer.*"2"'),
         ("/predict", {"uid": True}, "uid", "valid integer.*true"),
+        ("/predict", {"uid": None}, "uid", "required: a valid uid, or an external_user_id"),
+        ("/predict", {"external_user_id": ""}, "external_user_id", "at least 1 character"),
+        ("/predict", {"external_user_id": 2}, "external_user_id", "valid string.*2"),
     ],
 )
 def test_the_other_bodies(

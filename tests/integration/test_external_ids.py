@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +237,7 @@ def test_what_is_no_text_names_nothing(client: httpx.Client, text: str) -> None:
         (
             {"external_user_id": "zoë", "features": {"rating_count": 1, "mean_rating": 5}},
             "features",
-            "neither user_id nor ratings",
+            "neither external_user_id nor ratings",
         ),
         ({"features": {"rating_count": 1, "mean_rating": 0}}, "features.mean_rating", "1.0 to 10.0"),
         (
@@ -278,6 +277,37 @@ def test_a_batch_has_both_forms(client: httpx.Client) -> None:
     assert third["errors"][0]["field"] == "external_user_id"
 
 
+def test_predict_names_users_and_movies(client: httpx.Client) -> None:
+    def predict(**user: Any) -> Any:
+        return client.post("/predict", json=user).json()
+
+    top = post(client, external_user_id="zoë")["items"]
+    by_name = predict(external_user_id="zoë")
+    assert by_name == {
+        "Recommended": [item["movie_id"] for item in top],
+        "external_ids": [item["external_id"] for item in top],
+    }
+    assert predict(uid=USERS.index("zoë")) == by_name
+    assert len(predict(external_user_id="nobody")["external_ids"]) == 10
+    assert predict(external_user_id="nobody") == predict(uid=10**9)
+    refused = predict(uid=0, external_user_id="zoë")
+    assert refused["detail"] == "uid: Goes not with external_user_id: give one of them; given: 0"
+
+
+def test_examples_of_external_ids_work(client: httpx.Client) -> None:
+    bodies = [
+        (path, example["value"])
+        for path, operations in client.get("/openapi.json").json()["paths"].items()
+        for media in operations.get("post", {}).get("requestBody", {}).get("content", {}).values()
+        for name, example in media["examples"].items()
+        if name.startswith("external")
+    ]
+    assert {path for path, _ in bodies} == {RECOMMEND, "/predict"}
+    for path, body in bodies:
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+
+
 def test_openapi_tells_of_both_forms(client: httpx.Client) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert {"external_user_id", "exclude_external_ids"} <= schemas["RecommendationRequest"][
@@ -291,7 +321,8 @@ def test_openapi_tells_of_both_forms(client: httpx.Client) -> None:
 def test_numbers_as_text_are_no_ids_of_a_model_of_numbers(trained: Trained, tmp_path: Path) -> None:
     with running_stack(trained.copy(tmp_path / "bundles", trained.first), tmp_path) as stack:
         url = stack.url
-        assert "external_id" not in json.dumps(httpx.get(f"{url}/v1/users/1/recommendations").json())
+        assert "external_id" not in httpx.get(f"{url}/v1/users/1/recommendations").text
+        assert "external_id" not in httpx.post(f"{url}/predict", json={"uid": 1}).text
         for answer, field in (
             (httpx.get(f"{url}/v1/users:recommendations?external_user_id=1"), "external_user_id"),
             (httpx.get(f"{url}/v1/movies:lookup?external_id=1"), "external_id"),
@@ -304,6 +335,11 @@ def test_numbers_as_text_are_no_ids_of_a_model_of_numbers(trained: Trained, tmp_
                 httpx.post(url + RECOMMEND, json={"ratings": [{"external_id": "1", "rating": 4}]}),
                 "ratings[0].external_id",
             ),
+            (
+                httpx.post(url + RECOMMEND, json={"external_user_id": "1", "ratings": []}),
+                "external_user_id",
+            ),
+            (httpx.post(f"{url}/predict", json={"external_user_id": "1"}), "external_user_id"),
         ):
             assert answer.status_code == 422
             said = "have no external ids, their ids are numbers"
@@ -331,26 +367,86 @@ def test_by_grpc_users_and_ratings_are_named(towers: UserTowerServiceStub, model
         (
             EmbedUserRequest(external_user_id="zoë", user_id=0),
             invalid,
-            "external_user_id: goes not with",
+            "external_user_id: 'zoë' goes not with user_id, give one of them",
         ),
         (EmbedUserRequest(external_user_id="no", strict=True), missing, "external_user_id: 'no' is not"),
         (
             EmbedUserRequest(ratings=[pb.Rating(external_id="é/ü", movie_id=3, rating=1)]),
             invalid,
-            "ratings[0].external_id: goes not with movie_id",
+            "ratings[0].external_id: 'é/ü' goes not with movie_id, give one of them",
         ),
         (
             EmbedUserRequest(
                 external_user_id="zoë", features=UserFeatures(rating_count=1, mean_rating=1)
             ),
             invalid,
-            "features: goes with neither",
+            "features: goes with neither external_user_id nor ratings",
         ),
     ):
         assert failure(towers.EmbedUser, request)[0] == code
         assert words in failure(towers.EmbedUser, request)[1]
     nobody = towers.EmbedUser(EmbedUserRequest(external_user_id="zoë", rating_arrays=RatingArrays()))
     assert nobody.embedding.strategy == pb.STRATEGY_COLD_START
+
+
+def arrays(
+    external_ids: list[str], ratings: list[float], timestamps: Sequence[int] = ()
+) -> RatingArrays:
+    return RatingArrays(
+        external_ids=external_ids,
+        ratings=np.array(ratings, "<f4").tobytes(),
+        timestamps=np.array(timestamps, "<i8").tobytes(),
+    )
+
+
+@pytest.mark.parametrize("timestamps", [(), (500, 100, 400, 100, 300)])
+def test_arrays_name_items_as_single_ratings_do(
+    towers: UserTowerServiceStub, timestamps: tuple[int, ...]
+) -> None:
+    items, given = ["é/ü", "none", "B-3", "x" * 2_000, "no"], [9.0, 1.0, 2.0, 10.0, 5.0]
+    one_by_one = [
+        pb.Rating(external_id=item, rating=rating, timestamp=timestamps[place] if timestamps else None)
+        for place, (item, rating) in enumerate(zip(items, given, strict=True))
+    ]
+    together = EmbedUserRequest(rating_arrays=arrays(items, given, timestamps), as_of=1000)
+    embedded = towers.EmbedUser(together)
+    assert embedded == towers.EmbedUser(EmbedUserRequest(ratings=one_by_one, as_of=1000))
+    assert embedded.embedding.ignored_count == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            RatingArrays(external_ids=["B-1"], movie_ids=b"12345678"),
+            "rating_arrays.external_ids: 'B-1' goes not with movie_ids, give one of them",
+        ),
+        (arrays(["B-1", "B-2"], [3]), "rating_arrays.ratings: has 1, external_ids has 2"),
+        (arrays(["B-1"], [3], [4, 5]), "rating_arrays.timestamps: has 2, external_ids has 1"),
+        (arrays(["B-1", "B-2", "B-1"], [3] * 3), "ratings[2].external_id: movie 'B-1' is rated twice"),
+        (arrays(["what", "what"], [3, 3]), "ratings[1].external_id: movie 'what' is rated twice"),
+        (arrays(["B-1", "what"], [3, 11]), "ratings[1].rating: 11.0, allowed are 1.0 to 10.0"),
+        (
+            arrays([str(n) for n in range(10_001)], [3] * 10_001),
+            "ratings: 10001 ratings, allowed are 10000",
+        ),
+    ],
+)
+def test_arrays_of_names_that_are_not_allowed(
+    towers: UserTowerServiceStub, given: RatingArrays, said: str
+) -> None:
+    refused = failure(towers.EmbedUser, EmbedUserRequest(rating_arrays=given))
+    assert refused == (grpc.StatusCode.INVALID_ARGUMENT, said)
+
+
+def test_ids_only_have_external_ids(towers: UserTowerServiceStub, movies: RetrievalServiceStub) -> None:
+    embedding = towers.EmbedUser(EmbedUserRequest(external_user_id="zoë")).embedding
+    request = RetrieveMoviesRequest(embedding=embedding, k=7)
+    whole = [found.movie for found in movies.RetrieveMovies(request).movies]
+    request.ids_only = True
+    found = movies.RetrieveMovies(request)
+    assert list(found.movie_ids) == [movie.movie_id for movie in whole]
+    assert list(found.external_ids) == [movie.external_id for movie in whole]
 
 
 def test_by_grpc_movies_are_named(
@@ -377,6 +473,7 @@ def test_by_grpc_movies_are_named(
     code, said = failure(
         movies.FindSimilarMovies, FindSimilarMoviesRequest(external_id="é/ü", movie_id=3, k=2)
     )
-    assert (code, said) == (grpc.StatusCode.INVALID_ARGUMENT, "external_id: goes not with movie_id")
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert said == "external_id: 'é/ü' goes not with movie_id, give one of them"
     too_many = GetMoviesRequest(movie_ids=[1] * 600, external_ids=["x"] * 401)
-    assert "1001 ids" in failure(movies.GetMovies, too_many)[1]
+    assert failure(movies.GetMovies, too_many)[1] == "external_ids: 1001 ids, allowed are 1 to 1000"

@@ -279,6 +279,11 @@ def test_arrays_without_ratings_are_a_user_who_has_rated_nothing(tower: UserTowe
         (RatingArrays(ratings=b"12345"), "rating_arrays.ratings", "5 bytes, allowed are multiples of 4"),
         (arrays([1, 2], [3]), "rating_arrays.ratings", "has 1, movie_ids has 2"),
         (arrays([1], [3], [4, 5]), "rating_arrays.timestamps", "has 2, movie_ids has 1"),
+        (
+            RatingArrays(external_ids=["1"]),
+            "ratings[0].external_id",
+            "of this model have no external ids",
+        ),
         (arrays([1, 2], [3, 3], [4, -1]), "ratings[1].timestamp", "-1, allowed is 0 or more"),
         (arrays([1, -2], [3, 3]), "ratings[1].movie_id", "-2, allowed is 0 or more"),
         (arrays([1, 7, 7], [3, 3, 3]), "ratings[2].movie_id", "movie 7 is rated twice"),
@@ -310,6 +315,7 @@ def test_ids_only_are_the_same_movies(
     request.ids_only = True
     short = retrieval.RetrieveMovies(request)
     assert not short.movies
+    assert not short.external_ids
     assert short.model_version == whole.model_version
     assert list(short.movie_ids) == [found.movie.movie_id for found in whole.movies]
     assert list(short.scores) == [found.score for found in whole.movies]

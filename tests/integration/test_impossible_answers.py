@@ -159,12 +159,17 @@ def drop_a_score(found: Found) -> None:
     del found.scores[-1]
 
 
+def add_a_name(found: Found) -> None:
+    found.external_ids.append("a")
+
+
 def keep_the_reason(found: Found) -> None:
     found.ClearField("shortfall")
 
 
 LIES: dict[str, dict[str, Callable[..., Any]]] = {
     "a score too few": {"distort": drop_a_score},
+    "external ids too few": {"distort": add_a_name},
     "too few movies and no word": {"distort": keep_the_reason},
     "NaN": {"distort": set_score(float("nan"))},
     "infinite": {"distort": set_score(float("inf"))},

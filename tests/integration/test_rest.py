@@ -459,7 +459,8 @@ def test_every_example_works(client: httpx.Client) -> None:
         for path, operations in spec["paths"].items()
         for operation in operations.values()
         for media in operation.get("requestBody", {}).get("content", {}).values()
-        for example in media.get("examples", {}).values()
+        for name, example in media.get("examples", {}).items()
+        if not name.startswith("external")  # which this model does not have
     ]
     assert {path for path, _ in examples} == {
         "/v1/recommendations",

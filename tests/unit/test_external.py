@@ -15,7 +15,6 @@ from training.export import _external_ids
 from twotower.bundle import Bundle, read_bundle
 from twotower.errors import BundleError, InvalidRequest, shown
 from twotower.external import EXTERNAL_IDS, ExternalIds, Names
-from twotower.v1 import embedding_pb2 as pb
 from user_tower_svc.external import movie_ids_of
 
 LARGEST = 2**63 - 1
@@ -122,11 +121,9 @@ NAMES = Names("movies", np.array([5, 6, LARGEST]), ("five", "six", "largest"))
 
 
 def rated(*given: Any) -> list[int]:
-    ratings = [
-        pb.Rating(**({"external_id": each} if isinstance(each, str) else {"movie_id": each}), rating=3)
-        for each in given
-    ]
-    return list(movie_ids_of(ratings, NAMES).tolist())
+    movie_ids = [0 if isinstance(each, str) else each for each in given]
+    names = [each if isinstance(each, str) else None for each in given]
+    return list(movie_ids_of(movie_ids, names, NAMES).tolist())
 
 
 def test_ratings_name_movies_either_way() -> None:
@@ -148,10 +145,10 @@ def test_a_movie_that_is_rated_twice_is_named(given: tuple[Any, ...]) -> None:
 
 
 def test_a_movie_named_both_ways() -> None:
-    with pytest.raises(InvalidRequest, match="external_id: goes not with movie_id"):
-        movie_ids_of([pb.Rating(movie_id=6, external_id="six", rating=3)], NAMES)
+    with pytest.raises(InvalidRequest, match="external_id: 'six' goes not with movie_id"):
+        movie_ids_of([6], ["six"], NAMES)
 
 
 def test_a_name_where_ids_are_numbers() -> None:
-    with pytest.raises(InvalidRequest, match=r"ratings\[0\].external_id: the movies of this model"):
-        movie_ids_of([pb.Rating(external_id="six", rating=3)], Names("movies", np.array([6]), None))
+    with pytest.raises(InvalidRequest, match=r"ratings\[1\].external_id: the movies of this model"):
+        movie_ids_of([6, 0], [None, "six"], Names("movies", np.array([6]), None))
