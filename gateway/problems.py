@@ -28,10 +28,11 @@ _RETRY_AFTER: Final = {"retry-after": "1"}
 _MEANING: Final = {
     400: "The body is not JSON",
     404: "The user or movie is not known",
+    408: "The body did not come whole in time",
     413: "The body is too long",
-    415: "The body is not announced as JSON",
+    415: "The body is not announced as JSON, or is compressed",
     422: "A field is not allowed",
-    502: "A service answered with what cannot be",
+    502: "A service failed, or answered with what cannot be",
     503: "A service cannot answer now",
     504: "A service did not answer in time",
 }

@@ -32,6 +32,7 @@ class GatewaySettings(ProcessSettings):
         description="batches under way at once; 0: one for each replica of both services, by DNS",
     )
     max_body_bytes: int = Field(2**20, ge=2**10, le=2**28, description="largest request body to accept")
+    read_seconds: Seconds = Field(30.0, description="how long a request may take to come whole")
     drain_seconds: Seconds = Field(5.0, description="how long requests under way may end at a stop")
     cors_origins: list[str] = Field(
         [], description="origins that browsers may call from, as a JSON list"
