@@ -6,26 +6,25 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final, cast
 
-import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.body import BROKEN_OFF
-from gateway.problems import respond_to
+from gateway.problems import respond_unobserved
 from gateway.shortcut import Passage, Shortcut
 from twotower.errors import HeadTooLarge, MalformedRequest, RequestError, TooSlow
-from twotower.request_ids import REQUEST_ID_KEY, check_request_id
+from twotower.request_ids import REQUEST_ID_KEY
 
 _MOST_BARE_BYTES: Final = 2**16
 """Of a head, or of what else is no body."""
+_LINGER_SECONDS: Final = 1.0
+"""How long a client may go on sending what is not read."""
 _READ_AHEAD: Final = 16
 """Requests of a connection that are read while one is answered."""
 _HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
 _REQUEST_ID: Final = f"{REQUEST_ID_KEY}: ".encode()
-
-log = structlog.get_logger()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -137,6 +136,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Go on to the next request of the connection, or to the refusal of what was none."""
         was_last = not self.pipeline
         super().on_response_complete()
+        if self._is_unread:
+            self._unset_keepalive_if_required()  # its own time runs
         if self._refusal and was_last and not self.transport.is_closing():
             self._refuse(self._refusal)
 
@@ -215,17 +216,23 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(error)
 
     def _refuse(self, error: RequestError) -> None:
-        """Send a problem that is of no request, and close."""
-        request_id = check_request_id("")
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            response = respond_to(error)
-            log.info("no request", status=response.status_code, reason=error.message)
+        """Send a problem that is of no request, and close.
+
+        Not at once: closing upon what is still coming would take the problem away from the client.
+        """
+        self._let_go()
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        response = respond_unobserved(error)
         head = [STATUS_LINE[response.status_code]]
         for name, value in (*self.server_state.default_headers, *response.raw_headers):
             head += (name, b": ", value, b"\r\n")
-        head += (_REQUEST_ID, request_id.encode(), b"\r\nconnection: close\r\n\r\n")
+        head.append(b"connection: close\r\n\r\n")
         self.transport.write(b"".join(head) + bytes(response.body))
-        self.transport.close()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _is_answering(self) -> bool:
         """Whether the request that came last is sound, and not answered yet."""
@@ -303,6 +310,11 @@ class _Gathering:
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        with suppress(OSError, RuntimeError):  # uvloop's, where the client has just gone
+            self._transport.write_eof()
 
     def close(self) -> None:
         self._flush()
