@@ -50,8 +50,8 @@ class HttpProtocol(HttpToolsProtocol):
         """A request has begun to come, and is not there whole."""
         self._has_head = False
         """Its head is there."""
-        self._bare_bytes: int | None = 0
-        """How much of it has come since its beginning, or since its body; None with a piece of that."""
+        self._bare_bytes: int | None = None
+        """How much has come after what had its beginning or a piece of its body; None in that itself."""
         self._patience: asyncio.TimerHandle | None = None
         """Runs out where a request does not come, or not whole."""
         self._refusal: RequestError | None = None
@@ -65,7 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up whatever is under way."""
-        self._be_patient()
+        self._stop_waiting()
         if self._under_way and not self._under_way[0].response_complete:
             cycle, task = self._under_way
             cycle.disconnected = True
@@ -81,13 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refusal:
             return
         try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            if self._wants_upgrade():
-                head = self._plain_head()
-                self.parser = HttpRequestParser(self)  # the old one may have taken its last request
-                self.data_received(head + data[upgrade.args[0] :])
-                return
+            self._parse(data)
         except HttpParserError as error:
             self._refuse_in_turn(MalformedRequest(f"what came is no HTTP request: {error}"))
             return
@@ -102,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Take the first byte of a request."""
         super().on_message_begin()
-        self._is_unread, self._has_head, self._bare_bytes = True, False, 0
+        self._is_unread, self._has_head, self._bare_bytes = True, False, None
 
     def on_headers_complete(self) -> None:
         """Take the head of a request; one that wants another protocol will come again without that."""
@@ -128,7 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._is_unread = False
         if self._patience:
-            self._be_patient()
+            self._stop_waiting()
         if self._held is self.cycle:
             self._begin()
 
@@ -162,6 +156,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._passage = None
         self._run(cycle, app)
 
+    def _parse(self, data: bytes) -> None:
+        """Parse what has come. Raises HttpParserError."""
+        left = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(left)
+            except HttpParserUpgrade as upgrade:
+                if not self._wants_upgrade():
+                    return
+                left = left[upgrade.args[0] :]
+                head = self._plain_head()
+                self.parser = HttpRequestParser(self)  # the old one may have taken its last request
+                self.parser.feed_data(head)
+            else:
+                return
+
     def _wants_upgrade(self) -> bool:
         """Whether the request whose head has come last would rather have another protocol."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
@@ -177,8 +187,8 @@ class HttpProtocol(HttpToolsProtocol):
         """For so long, and no longer, for a request, or for the rest of one."""
         self._patience = self.loop.call_later(self._read_seconds, self._run_out)
 
-    def _be_patient(self) -> None:
-        """Wait no more, or for as long as it takes."""
+    def _stop_waiting(self) -> None:
+        """Wait no longer."""
         if self._patience:
             self._patience.cancel()
             self._patience = None
@@ -190,9 +200,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._wait()  # it may have come, and was not looked at
             return
         error = TooSlow(f"the request did not come whole within {self._read_seconds:g} s")
-        if not self._is_unread or (self._has_head and self.cycle.response_complete):
+        if not self._is_unread:
             self.transport.close()
-        elif self._has_head:
+        elif self._has_head and not self.cycle.response_complete:
             self._break_off(self.cycle, error)
         else:
             self._refuse_in_turn(error)
@@ -209,8 +219,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _refuse_in_turn(self, error: RequestError) -> None:
         """Refuse what has come, now or after the answers that are to come."""
         self._refusal = error
-        self._be_patient()
-        if self.pipeline and self.cycle.more_body:
+        self._stop_waiting()
+        if self._is_unread and self._has_head and self.cycle.response_complete:
+            self.transport.close()  # it had its answer before it was there
+        elif self.pipeline and self.cycle.more_body:
             self.pipeline.popleft()  # it is what broke off
         elif not self._is_answering():
             self._refuse(error)

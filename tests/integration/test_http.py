@@ -303,6 +303,24 @@ def test_an_upgrade_of_a_connection_that_is_to_end(
         client.check_ended()
 
 
+def test_many_upgrades_in_one_packet(stack: Stack) -> None:
+    wish = HEALTH[:-2] + b"upgrade: h2c\r\nconnection: upgrade\r\n\r\n"
+    with connected(stack.gateway) as client:
+        sending = threading.Thread(target=client.send, args=(wish * 5000,))
+        sending.start()
+        assert {client.read().status for _ in range(5000)} == {200}
+        sending.join()
+
+
+@pytest.mark.parametrize("fault", [b"no size\r\n", b"1;x=" + b"a" * 2**17])
+def test_a_fault_after_the_answer_has_no_second_answer(stack: Stack, fault: bytes) -> None:
+    with connected(stack.gateway) as client:
+        client.send(CHUNKED + chunks(b" " * (LIMIT + 1), 2**15))
+        assert client.read().status == 413
+        client.send(fault)
+        client.check_ended()
+
+
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"])
 def test_another_method(stack: Stack, expected: dict[int, bytes], method: bytes) -> None:
     content = request(body_of(1))
