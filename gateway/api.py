@@ -50,14 +50,14 @@ _PREDICT_EXAMPLES: dict[str, Any] = {
 }
 
 _SERVICES = (502, 503, 504)
-_BODY = (400, 413, 415)
+_BODY = (400, 408, 413, 415)
 
 router = APIRouter(route_class=JsonRoute, responses=problem_responses(422, *_SERVICES))
 
 
 def _check_digits(value: object) -> object:
     """Paths and queries are text: let through integers only as one would write them."""
-    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+    if isinstance(value, str) and not re.fullmatch(r"0|-?[1-9][0-9]*", value):
         raise PydanticCustomError("int_parsing", "Input should be a valid integer")
     return value
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
 
-from twotower.errors import BodyTooLarge, InvalidRequest, MalformedBody, UnsupportedMediaType
+from twotower.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    MalformedBody,
+    UnsupportedMediaType,
+    shown,
+)
+
+BROKEN_OFF: Final = "twotower.broken_off"
+"""In the scope of a request whose body will not come whole: the RequestError that it ends in."""
 
 
 class JsonRoute(APIRoute):
@@ -32,10 +40,13 @@ class JsonRoute(APIRoute):
 
 
 def _check_query(request: Request, known: Sequence[str]) -> None:
-    for name in request.query_params:
+    given = request.query_params.multi_items()
+    for place, (name, value) in enumerate(given):
         if name not in known:
             there_are = f"there are {', '.join(known)}" if known else "there is none"
             raise InvalidRequest(f"{name[:80]!r}: no such query parameter, {there_are}", field=name[:80])
+        if name in dict(given[:place]):
+            raise InvalidRequest(f"{name}: is given twice, the second is {shown(value)}", field=name)
 
 
 class _JsonRequest(Request):
@@ -46,7 +57,7 @@ class _JsonRequest(Request):
 
     @classmethod
     async def read(cls, request: Request, limit: int) -> _JsonRequest:
-        """Read and parse. Raises MalformedBody, BodyTooLarge, UnsupportedMediaType."""
+        """Read and parse. Raises RequestError where it cannot be."""
         read = cls(request.scope, request.receive)
         read.content = await _read(read, limit)
         if not read.content:
@@ -56,6 +67,9 @@ class _JsonRequest(Request):
             raise UnsupportedMediaType(
                 f"content-type is {media_type[:80]!r}; application/json is expected"
             )
+        coding = request.headers.get("content-encoding", "identity")
+        if coding.strip().lower() != "identity":
+            raise UnsupportedMediaType(f"content-encoding is {coding[:80]!r}; none is expected")
         try:
             # NaN and 1e999 are let through here, to be refused by the field that holds them.
             read.document = from_json(read.content, allow_inf_nan=True)
@@ -76,11 +90,10 @@ async def _read(request: Request, limit: int) -> bytes:
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
     content = bytearray()
-    try:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > limit:
-                raise too_large
-    except ClientDisconnect:
-        raise MalformedBody("the client left before its body had come") from None
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise too_large
+    if error := request.scope.get(BROKEN_OFF):
+        raise error
     return bytes(content)

@@ -71,12 +71,15 @@ class _Client(Generic[Stub]):
 
     async def _call(self, call: Callable[[Stub, float], Awaitable[R]], seconds: float) -> R:
         try:
-            return await self.replicas.call(call, seconds)
+            answer = await self.replicas.call(call, seconds)
         except grpc.aio.AioRpcError as error:
             log.warning(
                 "call failed", service_called=self.name, code=error.code().name, details=error.details()
             )
             raise from_rpc_error(error, self.name) from error
+        if answer is None:  # as gRPC has what it cannot parse
+            raise BadAnswer(f"{self.name} answered with what is no message of the method")
+        return answer
 
 
 class UserTowerClient(_Client["UserTowerServiceAsyncStub"]):
@@ -146,10 +149,13 @@ class RetrievalClient(_Client["RetrievalServiceAsyncStub"]):
             request.external_id = movie
         else:
             request.movie_id = movie
-        return await self._call(
+        found = await self._call(
             lambda stub, left: stub.FindSimilarMovies(request, timeout=left, metadata=_metadata()),
             seconds,
         )
+        if error := check_count(len(found.movies), k, found):
+            raise error
+        return found
 
     async def movies(
         self, movie_ids: list[int], model_version: str, seconds: float
@@ -193,6 +199,17 @@ def _metadata(rows: Sequence[Row] = ()) -> tuple[tuple[str, str], ...]:
     """The request id of a call: that of its only row, or of the request being answered."""
     request_id = rows[0].request_id if len(rows) == 1 else current_request_id()
     return ((REQUEST_ID_KEY, request_id),) if request_id else ()
+
+
+def check_count(
+    count: int,
+    k: int,
+    found: retrieval_pb2.RetrieveMoviesResponse | retrieval_pb2.FindSimilarMoviesResponse,
+) -> BadAnswer | None:
+    """There must be k movies, or fewer and the reason why."""
+    if count == k or (found.HasField("shortfall") and count < k):
+        return None
+    return BadAnswer(f"retrieval answered with {count} movies for {k}, and no reason")
 
 
 def _check_rows(service: str, sent: int, received: int) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Counter
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import problems
@@ -60,8 +61,8 @@ async def observe(
     structlog.contextvars.bind_contextvars(request_id=request_id)
     try:
         await app(scope, receive, observed_send)
-    except asyncio.CancelledError:
-        # By a stop that has waited long enough, and has closed the connections: nothing has failed.
+    except (asyncio.CancelledError, ClientDisconnect):
+        # The connection has ended: nothing has failed.
         status = status or NOT_WAITED_FOR
     except Exception:
         if status:

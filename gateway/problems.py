@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -17,21 +18,23 @@ from starlette.responses import Response
 from gateway.schemas import Fault, Problem
 from twotower.codes import CODES, code_of
 from twotower.errors import InvalidRequest, NotReady, RequestError, Unavailable
-from twotower.request_ids import current_request_id
+from twotower.request_ids import REQUEST_ID_KEY, check_request_id, current_request_id
 
 _SHOWN: Final = 80
 """Characters of a value or a name."""
 _FAULTS_SHOWN: Final = 20
 _RETRY_AFTER: Final = {"retry-after": "1"}
 
+log = structlog.get_logger()
 
 _MEANING: Final = {
     400: "The body is not JSON",
     404: "The user or movie is not known",
+    408: "The body did not come whole in time",
     413: "The body is too long",
-    415: "The body is not announced as JSON",
+    415: "The body is not announced as JSON, or is compressed",
     422: "A field is not allowed",
-    502: "A service answered with what cannot be",
+    502: "A service failed, or answered with what cannot be",
     503: "A service cannot answer now",
     504: "A service did not answer in time",
 }
@@ -96,6 +99,16 @@ def not_ready(reason: str) -> Response:
 def respond_to(error: RequestError) -> Response:
     """An error of ours as an HTTP response."""
     return respond(problem_of(error), retry=isinstance(error, Unavailable))
+
+
+def respond_unobserved(error: RequestError) -> Response:
+    """The same where no request is being observed: with an id of its own, in the log as well."""
+    request_id = check_request_id("")
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        response = respond_to(error)
+        log.info("no request", status=response.status_code, reason=error.message)
+    response.headers[REQUEST_ID_KEY] = request_id
+    return response
 
 
 def respond(problem: Problem, *, retry: bool = False, headers: dict[str, str] | None = None) -> Response:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from gateway.batching import Batcher, seconds_until
 from gateway.catalogue import MovieTexts
-from gateway.clients import Models, RetrievalClient, UserTowerClient
+from gateway.clients import Models, RetrievalClient, UserTowerClient, check_count
 from gateway.settings import GatewaySettings
 from twotower.errors import BadAnswer, InvalidRequest, ModelNotServed, NotReady, RequestError
 from twotower.v1.embedding_pb2 import UserEmbedding
@@ -217,6 +217,8 @@ def _check(
     count = len(found.movie_ids)
     if found.model_version != search.embedding.model_version:
         return BadAnswer("retrieval answered by another model than the user tower's")
+    if count != len(set(found.movie_ids)):
+        return BadAnswer("retrieval answered with a movie twice")
     optional = len(found.predicted_ratings), len(found.external_ids)
     if count != len(found.scores) or not {0, count}.issuperset(optional):
         return BadAnswer(
@@ -224,6 +226,4 @@ def _check(
         )
     if not math.isfinite(sum(found.scores) + sum(found.predicted_ratings)):
         return BadAnswer("retrieval answered with a score or a rating that is not finite")
-    if count != search.k and not (found.HasField("shortfall") and count < search.k):
-        return BadAnswer(f"retrieval answered with {count} movies for {search.k}, and no reason")
-    return found
+    return check_count(count, search.k, found) or found

@@ -29,7 +29,11 @@ def serve(settings: GatewaySettings) -> None:
     set_up_logging("gateway", settings.log_level)
     with listen(settings.host, settings.port) as listener:
         app = create_app(settings)
-        protocol = partial(HttpProtocol, shortcut=Shortcut(app, settings.max_body_bytes))
+        protocol = partial(
+            HttpProtocol,
+            shortcut=Shortcut(app, settings.max_body_bytes),
+            read_seconds=settings.read_seconds,
+        )
         config = uvicorn.Config(
             app,
             http=cast("type[asyncio.Protocol]", protocol),

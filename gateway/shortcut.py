@@ -21,6 +21,8 @@ from gateway.translation import ask_of, json_of
 from twotower.errors import ModelNotServed, RequestError
 
 _PATH: Final = "/v1/recommendations"
+_NOT_HERE: Final = (b"origin", b"content-encoding")
+"""Headers: a browser's page is told whether it may read the answer; a body must be as it is."""
 (_ROUTE,) = (each for each in router.routes if isinstance(each, APIRoute) and each.path == _PATH)
 
 
@@ -63,8 +65,8 @@ class Shortcut:
                 media_type = media_type or value
             elif name == b"content-length":
                 announced = value
-            elif name == b"origin":
-                return False  # a browser's page is told whether it may read the answer
+            elif name in _NOT_HERE:
+                return False
         fits = announced is None or not announced.isdigit() or int(announced) <= self.max_body_bytes
         return media_type == b"application/json" and fits
 

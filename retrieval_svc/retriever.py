@@ -175,11 +175,12 @@ class Retriever:
                 f"{path}: has {embedding.size} values, this model's embeddings have {self.dim}",
                 field=path,
             )
-        if abs(float(embedding @ embedding) - 1) < _NORM_TOLERANCE:
+        wide = embedding.astype(np.float64)  # which the square of any value fits in
+        if abs(float(wide @ wide) - 1) < _NORM_TOLERANCE:
             return
         if not np.isfinite(embedding).all():
             raise InvalidRequest(f"{path}: has a value that is not finite", field=path)
-        norm = float(np.linalg.norm(embedding.astype(np.float64)))
+        norm = float(np.linalg.norm(wide))
         if abs(norm - 1) > _NORM_TOLERANCE:
             raise InvalidRequest(f"{path}: has norm {norm:.4g}, allowed is 1", field=path)
 

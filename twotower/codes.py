@@ -14,14 +14,17 @@ from twotower.errors import (
     BadAnswer,
     BodyTooLarge,
     DeadlineExceeded,
+    HeadTooLarge,
     InternalError,
     InvalidRequest,
     MalformedBody,
+    MalformedRequest,
     ModelNotServed,
     MovieNotFound,
     NotFound,
     NotReady,
     RequestError,
+    TooSlow,
     Unavailable,
     UnsupportedMediaType,
     UserNotFound,
@@ -40,6 +43,9 @@ class Code(NamedTuple):
 _STATUS = grpc.StatusCode
 CODES: Final[Mapping[type[RequestError], Code]] = {
     InvalidRequest: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 422),
+    MalformedRequest: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 400),
+    HeadTooLarge: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 431),
+    TooSlow: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 408),
     MalformedBody: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 400),
     BodyTooLarge: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 413),
     UnsupportedMediaType: Code(pb.ERROR_REASON_INVALID_REQUEST, _STATUS.INVALID_ARGUMENT, 415),
@@ -104,9 +110,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> RequestError:
             return Unavailable(f"{service} cannot be reached")
         case _STATUS.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"{service} did not answer in time")
+        case _STATUS.RESOURCE_EXHAUSTED:
+            return Unavailable(f"{service} has too much to do")
         case _:
             # gRPC's own words are for the log of whoever called, not for a client.
-            return InternalError(f"{service} failed")
+            return BadAnswer(f"{service} failed")
 
 
 def _shorten(text: str, most: int) -> str:

@@ -3,6 +3,9 @@
 TwotowerError
 ├── RequestError               a request ends in it
 │   ├── InvalidRequest         a field is missing, of the wrong kind, or outside what is allowed
+│   │   ├── MalformedRequest   what came is no HTTP
+│   │   ├── HeadTooLarge
+│   │   ├── TooSlow            it did not come whole in time
 │   │   ├── MalformedBody      the body is not JSON
 │   │   ├── BodyTooLarge
 │   │   └── UnsupportedMediaType
@@ -14,7 +17,7 @@ TwotowerError
 │   │   └── ModelNotServed     the named model version is not loaded here
 │   ├── DeadlineExceeded
 │   └── InternalError          a fault of our own
-│       └── BadAnswer          a service answered with what cannot be
+│       └── BadAnswer          a service failed, or answered with what cannot be
 └── OperationError             a command or a start-up ends in it
     ├── BundleError            a bundle is missing, damaged or of another format
     ├── DataError              ratings or movies cannot be read
@@ -48,6 +51,18 @@ class RequestError(TwotowerError):
 
 class InvalidRequest(RequestError):
     """A field is missing, of the wrong kind, or outside what is allowed."""
+
+
+class MalformedRequest(InvalidRequest):
+    """What came is no HTTP request."""
+
+
+class HeadTooLarge(InvalidRequest):
+    """The head of an HTTP request is longer than allowed."""
+
+
+class TooSlow(InvalidRequest):
+    """An HTTP request did not come whole in time."""
 
 
 class MalformedBody(InvalidRequest):
@@ -99,7 +114,7 @@ class InternalError(RequestError):
 
 
 class BadAnswer(InternalError):
-    """A service answered with what cannot be, such as a score that is not finite."""
+    """A service failed, or answered with what cannot be, such as a score that is not finite."""
 
 
 class OperationError(TwotowerError):

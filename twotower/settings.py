@@ -96,14 +96,22 @@ class ProcessSettings(_Settings):
         except ValidationError as error:
             raise SettingsError("; ".join(map(cls._describe, error.errors()))) from error
         except UnreadableSetting as error:  # a list or the like, and not JSON
-            raise SettingsError(f"{error}: {error.__cause__}") from error
+            named = next((name for name in cls.model_fields if f'"{name}"' in str(error)), "")
+            variable = cls._variable(named)
+            given = os.environ.get(variable, "")
+            raise SettingsError(f"{variable}={given!r} is not JSON: {error.__cause__}") from error
 
     @classmethod
     def _describe(cls, fault: Any) -> str:
         name = str(fault["loc"][0])
-        variable = f"{cls.model_config['env_prefix']}{name}".upper()
-        shown = variable if os.environ.get(variable) == str(fault["input"]) else name
+        variable = cls._variable(name)
+        # A list there has the value at fault among others.
+        shown = variable if str(fault["input"]) in os.environ.get(variable, "") else name
         return f"{shown}={fault['input']!r}: {fault['msg']}"
+
+    @classmethod
+    def _variable(cls, name: str) -> str:
+        return f"{cls.model_config['env_prefix']}{name}".upper()
 
 
 class ModelServiceSettings(ProcessSettings, BundleSettings):

@@ -10,5 +10,8 @@ cp -R "$@" "$app"
 /opt/stubs/bin/python -m grpc_tools.protoc -I protos --python_out="$app" --grpc_python_out="$app" \
     protos/twotower/v1/*.proto
 touch "$app/twotower/v1/__init__.py"
+# By what the image will have: stubs that it does not take must fail the build, not the start.
+(cd "$app" && PYTHONDONTWRITEBYTECODE=1 /layers/packages/opt/venv/bin/python -W error -c \
+    'from twotower.v1 import embedding_pb2, retrieval_pb2_grpc, user_tower_pb2_grpc')
 
 deploy/image/settle.sh /layers/code

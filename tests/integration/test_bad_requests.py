@@ -204,7 +204,9 @@ def test_a_number_of_movies_in_the_query(
     check_refusal(answer, field, f'"{re.escape(value)}"', "integer|equal to 1")
 
 
-@pytest.mark.parametrize("value", ["true", "-1", str(2**63), "1.5", "x", "%00", "%ff", "9" * 5000])
+@pytest.mark.parametrize(
+    "value", ["true", "-1", str(2**63), "1.5", "01", "-0", "x", "%00", "%ff", "9" * 5000]
+)
 @pytest.mark.parametrize(
     ("path", "field"),
     [
@@ -235,6 +237,18 @@ def test_a_search_that_is_not_allowed(
 def test_a_flag_in_the_query(client: httpx.Client) -> None:
     answer = client.get("/v1/users/1/recommendations", params={"strict": "maybe"})
     check_refusal(answer, "strict", '"maybe"', "boolean")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/v1/users/1/recommendations?k=3&k=4", "k"),
+        ("/v1/users/1/recommendations?strict=true&k=3&strict=true", "strict"),
+        ("/v1/movies?title=heat&title=alien", "title"),
+    ],
+)
+def test_a_parameter_that_is_given_twice(client: httpx.Client, path: str, field: str) -> None:
+    check_refusal(client.get(path), field, "given twice, the second is '(4|true|alien)'")
 
 
 RATING = {"movie_id": 1, "rating": 4.0}
@@ -434,6 +448,20 @@ def test_a_body_that_is_not_announced_as_json(client: httpx.Client, media_type: 
     problem = check_problem(answer, 415, "unsupported-media-type")
     assert "application/json is expected" in problem["detail"]
     assert (media_type or "''")[:40] in problem["detail"]
+
+
+@pytest.mark.parametrize("path", [RECOMMEND, BATCH, "/predict"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, gzip"])
+def test_a_body_that_is_compressed(client: httpx.Client, path: str, coding: str) -> None:
+    headers = {**JSON, "content-encoding": coding}
+    answer = client.post(path, content=b'{"user_id": 1}', headers=headers)
+    problem = check_problem(answer, 415, "unsupported-media-type")
+    assert f"content-encoding is '{coding}'" in problem["detail"]
+
+
+def test_a_body_that_is_said_to_be_as_it_is(client: httpx.Client) -> None:
+    headers = {**JSON, "content-encoding": "identity"}
+    assert client.post(RECOMMEND, content=b'{"user_id": 1}', headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])

@@ -113,6 +113,14 @@ def test_a_browser_is_shown_the_failure(tmp_path: Path) -> None:
             answer = client.post("/v1/recommendations", json={"user_id": 1}, headers={"origin": origin})
             check_unavailable(answer)
             assert answer.headers.get("access-control-allow-origin") == header
+            wish = {"origin": origin, "access-control-request-method": "POST"}
+            preflight = client.options("/v1/recommendations", headers=wish)
+            assert preflight.headers.get("access-control-allow-origin") == header
+            assert preflight.is_success == (header is not None)
+        refusal = preflight.json()
+        assert (refusal["status"], refusal["errors"][0]["field"]) == (422, "origin")
+        assert refusal["request_id"] == preflight.headers["x-request-id"]
+        assert "Origin" in preflight.headers["vary"]
         assert client.get("/readyz").status_code == 503
         assert client.get("/healthz").status_code == 200
     assert "Traceback" not in service.log_path.read_text()

@@ -181,6 +181,7 @@ UNIT = [1.0, *[0.0] * (DIM - 1)]
         ({"retrieval": [float("inf"), *UNIT[1:]]}, "embedding.retrieval", "not finite"),
         ({"retrieval": [2.0, *UNIT[1:]]}, "embedding.retrieval", "norm 2, allowed is 1"),
         ({"retrieval": [0.0] * DIM}, "embedding.retrieval", "norm 0, allowed is 1"),
+        ({"retrieval": [3e38] * DIM}, "embedding.retrieval", "norm 1.697e+39, allowed is 1"),
         ({"rating": [1.0] * 4}, "embedding.rating", "4 values"),
         ({"rating": [float("nan")] * DIM}, "embedding.rating", "not finite"),
         ({"model_version": ""}, "embedding.model_version", "empty"),

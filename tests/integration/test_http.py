@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import httpx
 import pytest
 
+from conftest import Trained
 from services import Service, Stack, running_stack, wait_until
 
 LIMIT = 2**20
@@ -31,6 +32,15 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+def problem(answer: Answer) -> str:
+    """The last word of the kind of problem that an answer is."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    content = json.loads(answer.body)
+    assert (content["status"], content["request_id"]) == (answer.status, answer.headers["x-request-id"])
+    kind: str = content["type"].removeprefix("urn:twotower:problem:")
+    return kind
 
 
 class Connection:
@@ -162,7 +172,8 @@ def test_what_is_no_http_is_refused_after_the_answers_to_what_came_before(
         for user in range(1, before + 1):
             answer = client.read()
             assert (answer.status, answer.body) == (200, expected[user])
-        assert client.read().status == 400
+        refusal = client.read()
+        assert (refusal.status, problem(refusal)) == (400, "malformed-request")
         client.check_ended()
 
 
@@ -244,6 +255,29 @@ def test_a_body_that_waits_to_be_asked_for(stack: Stack, expected: dict[int, byt
             assert client.read().body == expected[1]
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\nx: " + b"a" * 2**19,
+        b"GET /" + b"a" * 2**19,
+        b"x: y\r\n".join([b"GET /healthz HTTP/1.1\r\n", *[b""] * 2**17]),
+        CHUNKED + chunks(body_of(1), 3) + b"0\r\nx: " + b"a" * 2**19,
+        CHUNKED + b"1;x=" + b"a" * 2**19,
+    ],
+    ids=["field", "path", "fields", "trailer", "extension"],
+)
+def test_a_head_without_end(stack: Stack, head: bytes) -> None:
+    with connected(stack.gateway) as client:
+        for place in range(0, len(head), 2**14):
+            try:
+                client.send(head[place : place + 2**14])
+            except ConnectionError:  # which has its answer by now
+                break
+            time.sleep(0.001)
+        refusal = client.read()
+        assert (refusal.status, problem(refusal)) == (431, "head-too-large")
+
+
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
 def test_an_upgrade_that_there_is_not_is_passed_over(
     stack: Stack, expected: dict[int, bytes], protocol: bytes
@@ -257,6 +291,34 @@ def test_an_upgrade_that_there_is_not_is_passed_over(
         for _ in range(2):
             client.send(request(body_of(1), *fields, b"sec-websocket-version: 13"))
             assert client.read().body == expected[1]
+
+
+@pytest.mark.parametrize("connection", [b"close, upgrade", b"upgrade, close"])
+def test_an_upgrade_of_a_connection_that_is_to_end(
+    stack: Stack, expected: dict[int, bytes], connection: bytes
+) -> None:
+    with connected(stack.gateway) as client:
+        client.send(request(body_of(1), b"upgrade: h2c", b"connection: " + connection))
+        assert client.read().body == expected[1]
+        client.check_ended()
+
+
+def test_many_upgrades_in_one_packet(stack: Stack) -> None:
+    wish = HEALTH[:-2] + b"upgrade: h2c\r\nconnection: upgrade\r\n\r\n"
+    with connected(stack.gateway) as client:
+        sending = threading.Thread(target=client.send, args=(wish * 5000,))
+        sending.start()
+        assert {client.read().status for _ in range(5000)} == {200}
+        sending.join()
+
+
+@pytest.mark.parametrize("fault", [b"no size\r\n", b"1;x=" + b"a" * 2**17])
+def test_a_fault_after_the_answer_has_no_second_answer(stack: Stack, fault: bytes) -> None:
+    with connected(stack.gateway) as client:
+        client.send(CHUNKED + chunks(b" " * (LIMIT + 1), 2**15))
+        assert client.read().status == 413
+        client.send(fault)
+        client.check_ended()
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"])
@@ -295,6 +357,91 @@ def test_a_client_leaves(stack: Stack, sent: bytes, *, half: bool) -> None:
                 while client.socket.recv(2**16):
                     pass
     assert httpx.get(f"{stack.url}/healthz").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def impatient(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Services whose gateway waits for a request for a second."""
+    folder = tmp_path_factory.mktemp("impatient")
+    bundles = trained.copy(folder / "bundles", trained.first)
+    with running_stack(bundles, folder, read_seconds="1", timeout_seconds="20") as stack:
+        yield stack
+        assert "Traceback" not in stack.gateway.log_path.read_text()
+
+
+ORIGIN = b"origin: https://a.page"
+
+
+@pytest.mark.parametrize(
+    ("sent", "statuses"),
+    [
+        (b"", []),
+        (b"\r\n", []),
+        (HEAD[:9], [408]),
+        (HEAD, [408]),
+        (request(body_of(1))[:-5], [408]),
+        (request(body_of(1), ORIGIN)[:-5], [408]),
+        (HEAD + b"content-length: 99\r\n\r\n" + body_of(1), [408]),
+        (CHUNKED + b"5\r\n{", [408]),
+        (CHUNKED + chunks(body_of(1), 3), [408]),
+        (request(body_of(1), b"expect: 100-continue").removesuffix(body_of(1)), [100, 408]),
+        (request(body_of(1)) + request(body_of(2))[:-5], [200, 408]),
+        (request(body_of(1), ORIGIN) + request(body_of(2), ORIGIN)[:-5], [200, 408]),
+        (request(body_of(1)) + HEAD, [200, 408]),
+        (HEALTH[:-2] + b"content-length: 5\r\n\r\n", [200]),
+        (request(b" " * (LIMIT + 1))[:-5], [413]),
+    ],
+)
+def test_who_sends_no_more_is_not_waited_for(impatient: Stack, sent: bytes, statuses: list[int]) -> None:
+    start = time.monotonic()
+    with connected(impatient.gateway) as client:
+        client.send(sent)
+        for status in statuses:
+            answer = client.read()
+            assert answer.status == status
+            assert status != 408 or problem(answer) == "too-slow"
+        client.check_ended()
+    assert 0.9 < time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("origin", [(), (ORIGIN,)])
+def test_drop_by_drop_is_no_better(impatient: Stack, origin: tuple[bytes, ...]) -> None:
+    counted = {"method": "POST /v1/recommendations", "code": "408"}
+    before = impatient.gateway.metric("twotower_requests_total", **counted)
+    content = request(body_of(1).ljust(1000), *origin)
+    with connected(impatient.gateway) as client:
+        client.send(content[:-900])
+        with suppress(ConnectionError):  # of who goes on after the answer
+            for place in range(len(content) - 900, len(content)):
+                time.sleep(0.05)
+                client.send(content[place : place + 1])
+        assert problem(client.read()) == "too-slow"
+    assert impatient.gateway.metric("twotower_requests_total", **counted) == before + 1
+
+
+def test_an_answer_that_takes_longer_is_waited_for(impatient: Stack) -> None:
+    with connected(impatient.gateway) as client:
+        with impatient.retrieval.frozen():
+            client.send(request(body_of(1)) + request(body_of(2), ORIGIN))
+            time.sleep(1.5)
+        assert [client.read().status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("first", [request(body_of(1)), request(body_of(1), ORIGIN)])
+def test_of_who_leaves_nothing_goes_on(impatient: Stack, first: bytes) -> None:
+    def asked(status: int) -> float:
+        return impatient.gateway.metric(
+            "twotower_requests_total", method="POST /v1/recommendations", code=str(status)
+        )
+
+    before = asked(499), asked(200)
+    with impatient.retrieval.frozen():
+        with connected(impatient.gateway) as client:
+            client.send(first + request(body_of(2)) + HEALTH + request(body_of(3), ORIGIN))
+            time.sleep(0.3)
+        wait_until(lambda: asked(499) == before[0] + 1, "the request ended", 10)
+    impatient.wait_ready(10)
+    assert (asked(499), asked(200)) == (before[0] + 1, before[1])
 
 
 def test_a_slow_reader_gets_every_answer(stack: Stack) -> None:

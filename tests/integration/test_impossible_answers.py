@@ -175,6 +175,7 @@ LIES: dict[str, dict[str, Callable[..., Any]]] = {
     "infinite": {"distort": set_score(float("inf"))},
     "minus infinite": {"distort": set_score(float("-inf"))},
     "a rating of NaN": {"distort": set_rating(float("nan"))},
+    "a movie twice": {"distort": set_id(1)},
     "no such movie": {"distort": set_id(-1)},
     "another model": {"distort": set_version("0123456789abcdef")},
     "no model": {"distort": set_version("")},
@@ -263,6 +264,59 @@ def test_an_embedding_that_cannot_be(stack: Stack, trained: Trained, tmp_path: P
     finally:
         server.stop(None).wait()
     assert "Traceback" not in gateway.log_path.read_text()
+
+
+class Babble(grpc.GenericRpcHandler):
+    """Any service, which answers with what is no message of any method."""
+
+    def service(self, _call: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"\xff\xff")
+
+
+def test_answers_that_are_no_messages(stack: Stack, tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(4), handlers=[Babble()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    babble = f"127.0.0.1:{port}"
+    towers, movies = stack.user_tower.address, stack.retrieval.address
+    try:
+        for tower, retrieval in ((babble, movies), (towers, babble)):
+            gateway = gateway_service(tower, retrieval, tmp_path)
+            with running(gateway):
+                wait_until(gateway.is_listening, "the gateway listening")
+                url = f"http://{gateway.address}"
+                check_bad_answer(ask(url)[0])
+                for path in ("movies/1/similar", "movies/1", "movies?title=a"):
+                    if retrieval == babble:
+                        check_bad_answer(httpx.get(f"{url}/v1/{path}"))
+                ready = httpx.get(f"{url}/readyz")
+                assert (ready.status_code, ready.json()["status"]) == (503, 503)
+                assert "is no message" in ready.json()["detail"]
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (grpc.StatusCode.UNKNOWN, 502),
+        (grpc.StatusCode.INTERNAL, 502),
+        (grpc.StatusCode.UNIMPLEMENTED, 502),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 503),
+    ],
+)
+def test_a_call_that_fails(
+    deceived: Service,
+    liar: Liar,
+    monkeypatch: pytest.MonkeyPatch,
+    code: grpc.StatusCode,
+    status: int,
+) -> None:
+    monkeypatch.setattr(liar, "receive", lambda context: context.abort(code, "a secret"))
+    answer, _ = ask(f"http://{deceived.address}")
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) == (status == 503)
+    assert "secret" not in answer.text
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])

@@ -475,7 +475,7 @@ def test_every_example_works(client: httpx.Client) -> None:
 
 def test_every_problem_is_described(client: httpx.Client) -> None:
     responses = get(client, "/openapi.json")["paths"]["/v1/recommendations"]["post"]["responses"]
-    assert {*responses} == {"200", "400", "404", "413", "415", "422", "502", "503", "504"}
+    assert {*responses} == {"200", "400", "404", "408", "413", "415", "422", "502", "503", "504"}
     for status, response in responses.items():
         expected = "application/json" if status == "200" else "application/problem+json"
         assert [*response["content"]] == [expected]

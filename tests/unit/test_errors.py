@@ -15,13 +15,16 @@ from twotower.errors import (
     BadAnswer,
     BodyTooLarge,
     DeadlineExceeded,
+    HeadTooLarge,
     InternalError,
     InvalidRequest,
     MalformedBody,
+    MalformedRequest,
     ModelNotServed,
     NotFound,
     NotReady,
     RequestError,
+    TooSlow,
     TwotowerError,
     Unavailable,
     UnsupportedMediaType,
@@ -36,6 +39,9 @@ def descendants(kind: type[TwotowerError]) -> list[type[TwotowerError]]:
 
 KINDS = [kind for kind in descendants(RequestError) if issubclass(kind, RequestError)]
 READ_AS = {
+    MalformedRequest: InvalidRequest,
+    HeadTooLarge: InvalidRequest,
+    TooSlow: InvalidRequest,
     MalformedBody: InvalidRequest,
     BodyTooLarge: InvalidRequest,
     UnsupportedMediaType: InvalidRequest,
@@ -131,10 +137,11 @@ def test_a_detail_that_is_not_ours_is_passed_over() -> None:
         (grpc.StatusCode.UNAVAILABLE, Unavailable, "the user tower cannot be reached"),
         (grpc.StatusCode.CANCELLED, Unavailable, "the user tower cannot be reached"),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded, "the user tower did not answer in time"),
-        (grpc.StatusCode.INVALID_ARGUMENT, InternalError, "the user tower failed"),
-        (grpc.StatusCode.NOT_FOUND, InternalError, "the user tower failed"),
-        (grpc.StatusCode.UNIMPLEMENTED, InternalError, "the user tower failed"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, InternalError, "the user tower failed"),
+        (grpc.StatusCode.INVALID_ARGUMENT, BadAnswer, "the user tower failed"),
+        (grpc.StatusCode.NOT_FOUND, BadAnswer, "the user tower failed"),
+        (grpc.StatusCode.UNIMPLEMENTED, BadAnswer, "the user tower failed"),
+        (grpc.StatusCode.INTERNAL, BadAnswer, "the user tower failed"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Unavailable, "the user tower has too much to do"),
     ],
 )
 def test_an_error_of_grpc_itself(code: grpc.StatusCode, kind: type[RequestError], message: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import SettingsConfigDict
 
+from gateway.settings import GatewaySettings
 from retrieval_svc.settings import RetrievalSettings
 from twotower.errors import SettingsError
 from twotower.settings import ModelServiceSettings, ProcessSettings
@@ -186,8 +187,69 @@ def test_a_list_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER_TOWER_ORIGINS", '["a", "b"]')
     assert ListSettings.load("the program", []).origins == ("a", "b")
     monkeypatch.setenv("USER_TOWER_ORIGINS", "a, b")
-    with pytest.raises(SettingsError, match=r'"origins" from source "Env.*": Expecting value'):
+    with pytest.raises(SettingsError, match="USER_TOWER_ORIGINS='a, b' is not JSON: Expecting value"):
         ListSettings.load("the program", [])
+
+
+TARGETS = "allowed are host:port, dns:///host:port"
+ORIGINS = "allowed are scheme://host and scheme://host:port"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        *(
+            (name, value, TARGETS)
+            for name in ("user_tower", "retrieval")
+            for value in (
+                "a",
+                "a:",
+                "a:x",
+                ":1",
+                "a b:1",
+                "http://a:1",
+                "unix:/a",
+                "ipv4:a:1",
+                "ipv4:1.2.3.4:5,",
+            )
+        ),
+        ("read_seconds", "0", "greater than 0"),
+        ("read_seconds", "inf", "less than or equal to 86400"),
+        ("max_body_bytes", "1e6", "valid integer"),
+        ("cors_origins", '["https://a.example/"]', ORIGINS),
+        ("cors_origins", '["https://a.example", "b.example"]', ORIGINS),
+        ("cors_origins", "https://a.example", "is not JSON"),
+    ],
+)
+def test_a_value_that_is_not_allowed_of_the_gateway(
+    name: str, value: str, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"GATEWAY_{name.upper()}", value)
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.load("the program", [])
+    assert str(caught.value).startswith(f"GATEWAY_{name.upper()}=")
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "a:1",
+        "user_tower_svc:50051",
+        "dns:///a-b.example:50051",
+        "dns:a:1",
+        "dns://8.8.8.8/a:1",
+        "dns:///[::1]:1",
+        "[::1]:1",
+        "ipv4:1.2.3.4:5",
+        "ipv4:1.2.3.4:5,1.2.3.5:5",
+        "ipv6:[::1]:1,[::2]:1",
+    ],
+)
+def test_a_target_that_is_allowed(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_RETRIEVAL", target)
+    monkeypatch.setenv("GATEWAY_CORS_ORIGINS", '["*", "https://a.example:8443"]')
+    assert GatewaySettings.load("the program", []).retrieval == target
 
 
 def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
