@@ -131,6 +131,8 @@ def _parse(layout: Layout, text: bytes, first: int) -> pl.DataFrame | None:
     lines, width = text.count(b"\n"), len(layout.names)
     if not lines or text.count(separator) != lines * (width - 1):
         return None
+    if layout.quoted and separator + b' "' in text:  # the quotes would be taken for part of the value
+        return None
     try:
         rows = pl.read_csv(
             text,
@@ -199,7 +201,8 @@ def _unquoted(lines: Sequence[str], start: int, layout: Layout) -> tuple[int, li
     for stop in range(start + 1, min(start + _MOST_LINES, len(lines)) + 1):
         row = io.StringIO("\n".join(lines[start:stop]), newline="")
         try:
-            rows = list(csv.reader(row, delimiter=layout.separator, strict=True))
+            reader = csv.reader(row, delimiter=layout.separator, skipinitialspace=True, strict=True)
+            rows = list(reader)
         except csv.Error as error:
             if _OPEN not in str(error):
                 break

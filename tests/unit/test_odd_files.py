@@ -175,6 +175,13 @@ def test_space_around_everything(tmp_path: Path) -> None:
     assert dataset.findings == ()
 
 
+def test_space_before_quotes(tmp_path: Path) -> None:
+    dataset = read(tmp_path, '"user", "item", "rating"\n"ann", "x, y", "4"\n"bo", "z", "5"\n')
+    assert dataset.movies["external_id"].tolist() == ["x, y", "z"]
+    assert dataset.ratings["rating"].tolist() == [4, 5]
+    assert dataset.findings == ()
+
+
 def test_numbers_too_large_for_an_id_are_names(tmp_path: Path) -> None:
     dataset = read(tmp_path, f"{OWN}{'9' * 20},10,4,100\n1,20,3,200\n")
     assert dataset.users["external_id"].tolist() == ["1", "9" * 20]
