@@ -24,6 +24,7 @@ _FINAL_YEAR: Final = (
 _ANY_YEAR: Final = rf"(?:^|[^0-9]){_YEAR}(?:[01][0-9][0-3][0-9])?(?:[^0-9]|$)"
 _NO_GENRE: Final = ("", "(no genres listed)", "no genres listed", "unknown", *map(str.lower, MISSING))
 _OTHER_SEPARATORS: Final = (";", ",", " / ")
+_UNIT: Final = "\x1f"  # no text holds it
 _LIST: Final = r"(?s)^\s*\[.*\]\s*$"
 _QUOTED: Final = r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\""""
 _NAMED: Final = rf"""['"]name['"]\s*:\s*(?:{_QUOTED})"""
@@ -90,29 +91,29 @@ def _years(rows: pl.DataFrame, table: Table, findings: Findings) -> pl.Series:
 
 def _genres(written: pl.Series, table: Table, findings: Findings) -> pl.Series:
     """Each movie's genres: lists of text."""
-    separator = table.layout.genre_separator
     listed = written.str.contains(_LIST)
+    separator = _separator(written.filter(~listed), table, findings)
+    genres = written.str.replace_all(separator, _UNIT, literal=True)
     if listed.any():
         findings.note(table.source.name, "genres written as [lists]: read one by one", int(listed.sum()))
-        joined = pl.Series(
-            [separator.join(_members(text)) for text in written.filter(listed)], dtype=pl.String
-        )
-        written = written.scatter(listed.arg_true(), joined)
-    if not _holds(written, separator):
-        other = next((each for each in _OTHER_SEPARATORS if _holds(written, each)), separator)
-        if other != separator:
-            separator = other
-            holding = written.str.contains(separator, literal=True)
-            findings.note(
-                table.source.name, f"genres are separated by {separator!r}", int(holding.sum())
-            )
+        joined = [_UNIT.join(_members(text)) for text in written.filter(listed)]
+        genres = genres.scatter(listed.arg_true(), joined)
     genre = pl.element().str.strip_chars()
     some = genre.filter(~genre.str.to_lowercase().is_in(_NO_GENRE))
-    return written.str.split(separator).list.eval(some).list.unique(maintain_order=True).alias("genres")
+    return genres.str.split(_UNIT).list.eval(some).list.unique(maintain_order=True).alias("genres")
 
 
-def _holds(written: pl.Series, separator: str) -> bool:
-    return bool(written.str.contains(separator, literal=True).any())
+def _separator(written: pl.Series, table: Table, findings: Findings) -> str:
+    """What is between genres: what the layout says, or, where no movie has it, another one."""
+    usual = table.layout.genre_separator
+    holding = {
+        each: int(written.str.contains(each, literal=True).sum()) for each in (usual, *_OTHER_SEPARATORS)
+    }
+    separator = next((each for each, movies in holding.items() if movies), usual)
+    if separator != usual:
+        what = f"genres are separated by {separator!r}"
+        findings.note(table.source.name, what, holding[separator])
+    return separator
 
 
 def _members(text: str) -> list[str]:

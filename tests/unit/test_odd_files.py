@@ -378,6 +378,12 @@ def test_no_genres(tmp_path: Path, written: str) -> None:
     assert dataset.movies["genres"].tolist() == [(), ("War",)]
 
 
+def test_separators_within_a_list_are_part_of_a_genre(tmp_path: Path) -> None:
+    movies = 'movieId,title,genres\n10,A,"[""Food, Wine""]"\n20,B,"[""War|Peace"", ""a;b""]"\n'
+    dataset = movies_of(tmp_path, movies)
+    assert dataset.movies["genres"].tolist() == [("Food, Wine",), ("War|Peace", "a;b")]
+
+
 def test_genres_between_separators_that_are_not_quoted(tmp_path: Path) -> None:
     movies = "movieId,title,genres\n10,A (1999),War,Drama\n20,B, The (2000),War,Drama\n"
     dataset = movies_of(tmp_path, movies)
