@@ -119,7 +119,8 @@ def _whole_lines(table: Table, size: int) -> Iterator[bytes]:
 
 def _with_newlines(content: bytes) -> bytes:
     """With every line ended in the same way."""
-    return re.sub(rb"\r+\n?", b"\n", content.replace(b"\r\n", b"\n"))
+    content = content.replace(b"\r\n", b"\n")
+    return re.sub(rb"\r+\n?", b"\n", content) if b"\r" in content else content
 
 
 def _parse(layout: Layout, text: bytes, first: int) -> pl.DataFrame | None:
