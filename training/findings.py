@@ -13,7 +13,9 @@ from twotower.errors import DataError
 Deed = Literal["dropped", "repaired", "converted", "noted"]
 """A row left out; mended; a value written in another way, of the same meaning; good to know."""
 
-MOST_EXAMPLES: Final = 5
+MOST_EXAMPLES: Final = 100
+SHOWN: Final = 10
+"""How many of these are enough for people."""
 _MOST_SHOWN: Final = 40
 
 
@@ -32,7 +34,7 @@ class Finding:
     examples: tuple[tuple[int, str], ...] = ()
 
     def __str__(self) -> str:
-        where = ", ".join(f"line {line}: {value!r}" for line, value in self.examples)
+        where = ", ".join(f"line {line}: {value!r}" for line, value in self.examples[:SHOWN])
         return f"{self.file}: {self.count} {self.deed}: {self.what}" + (f" ({where})" if where else "")
 
 

@@ -7,10 +7,11 @@ import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Final, Literal
 
 from training.parquet import is_parquet, parquet_columns
-from training.sources import Source
+from training.sources import Source, decoded
 from twotower.errors import DataError
 
 Role = Literal["user", "item", "rating", "timestamp", "title", "genres", "year"]
@@ -21,6 +22,8 @@ HALF_STARS: Final[Scale] = (0.5, 5.0)
 _STARS: Final[Scale] = (1.0, 5.0)
 _SEPARATORS: Final = (",", "\t", ";", "|")
 _RECBOLE: Final = r"\w+:(?:token|token_seq|float|float_seq)"
+_BEFORE_HEADER: Final = r"[^\S\n]*(?:#.*|sep=.\s*)?"
+"""What may stand on lines before the header: nothing, a comment, or what spreadsheets are told."""
 _UTF16_UNMARKED: Final = rb"(?:[\t -~]\0){8}|(?:\0[\t -~]){8}"
 _LOOKED_AT: Final = 20
 """Lines of a file without a header by which it is recognised."""
@@ -32,7 +35,7 @@ _NAMES: Final[Mapping[Role, frozenset[str]]] = {
     "timestamp": frozenset({"timestamp"}),
     "title": frozenset({"title", "movietitle"}),
     "genres": frozenset({"genres", "genre", "class"}),
-    "year": frozenset({"year", "releaseyear"}),
+    "year": frozenset({"year", "releaseyear", "releasedate"}),
 }
 """What columns are called, in lower case and with nothing between words."""
 
@@ -127,17 +130,31 @@ def recognise(source: Source, columns: Columns) -> Layout | None:
         layouts = [_parquet(source, columns)]
     else:
         lines = _lines(source, head)
-        layouts = [_with_header(lines[0], columns), _numbered(lines[0], columns)] if lines else []
+        layouts = _of_first_line(lines[0], columns) if lines else []
         layouts += [layout for pattern, layout in _WITHOUT_HEADER.items() if _most(lines, pattern)]
     return next((each for each in layouts if each and (each.of_ratings or each.of_movies)), None)
 
 
+def _of_first_line(line: str, columns: Columns) -> list[Layout | None]:
+    """As a header, and as a row of columns that are numbered; first as what it rather is."""
+    header, numbered = _with_header(line, columns), _numbered(line, columns)
+    if header and all(header.name_of(role).isdecimal() for role in header.columns):
+        return [numbered, header]
+    return [header, numbered]
+
+
 def _lines(source: Source, head: bytes) -> list[str]:
-    """The first lines that are not blank."""
+    """The first lines that are not blank, from the header on."""
     if head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or re.match(_UTF16_UNMARKED, head):
         raise DataError(f"{source.within}: {source.path} is in UTF-16: save it in UTF-8")
-    text = head.removeprefix(BOM_UTF8).decode("utf-8", errors="replace")
-    return [line for line in text.splitlines() if line.strip()]
+    lines = decoded(head.removeprefix(BOM_UTF8))[0].splitlines()
+    return list(dropwhile(re.compile(_BEFORE_HEADER).fullmatch, filter(str.strip, lines)))
+
+
+def rows_start(text: str) -> int:
+    """Where the rows of a text with a header begin."""
+    header = re.match(rf"(?:{_BEFORE_HEADER}\n)*.*\n?", text)
+    return header.end() if header else 0
 
 
 def _most(lines: Sequence[str], pattern: str) -> bool:
@@ -149,8 +166,9 @@ def _most(lines: Sequence[str], pattern: str) -> bool:
 def _with_header(line: str, columns: Columns) -> Layout | None:
     """The layout that a header tells, by the separator that tells most of its columns."""
     layouts = [
-        _named(next(csv.reader([line], delimiter=separator)), separator, columns)
+        _named([name.strip() for name in names], separator, columns)
         for separator in _SEPARATORS
+        for names in csv.reader([line], delimiter=separator, skipinitialspace=True)
     ]
     best = max(layouts, key=lambda layout: len(layout.columns))
     return best if best.columns else None
@@ -187,12 +205,17 @@ def _candidates(
     """The columns that may be meant, by role, in their order."""
     found: dict[Role, list[int]] = {}
     for place, (name, plain) in enumerate(zip(names, bare, strict=True)):
-        usual = re.sub(r"[\s_-]", "", plain).lower()
+        usual = _usual(plain)
         for role in ROLES:
             own = columns.get(role)
             if own in (name.strip(), plain.strip()) or (own not in names and usual in _NAMES[role]):
                 found.setdefault(role, []).append(place)
     return found
+
+
+def _usual(name: str) -> str:
+    """A name as `_NAMES` has it."""
+    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def passed_over(layout: Layout, columns: Columns) -> list[str]:
@@ -206,6 +229,22 @@ def passed_over(layout: Layout, columns: Columns) -> list[str]:
         for role, (first, *others) in candidates.items()
         if others and layout.columns.get(role) == first
     ]
+
+
+def lacking(layout: Layout) -> str:
+    """Which columns there are not, though others are not read, in words."""
+    if not layout.header and layout.separator:
+        return ""
+    wanted: tuple[Role, ...] = ("rating", "timestamp") if layout.of_ratings else ("title", "genres")
+    missing = [role for role in wanted if role not in layout.columns]
+    known = {layout.name_of(role) for role in layout.columns}.union(*_NAMES.values(), {""})
+    unread = [repr(name) for name in layout.names if known.isdisjoint({name, _usual(name)})]
+    if not missing or not unread:
+        return ""
+    return (
+        f"no column is called {' or '.join(missing)}, and not read are {', '.join(unread)}: "
+        "--columns says what they are"
+    )
 
 
 def _numbered(line: str, columns: Columns) -> Layout | None:

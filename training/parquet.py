@@ -13,6 +13,7 @@ from training.sources import Source
 from twotower.errors import DataError
 
 _MAGIC: Final = b"PAR1"
+_LATEST: Final = 10**11 - 1  # from there on, seconds would pass for milliseconds
 
 
 def is_parquet(source: Source) -> bool:
@@ -27,24 +28,35 @@ def parquet_columns(source: Source) -> list[str]:
 
 
 def parquet_rows(
-    source: Source, columns: Sequence[str], separator: str, size: int
+    source: Source, columns: Sequence[str], separator: str, size: int, *, times: Sequence[str]
 ) -> Iterator[pl.DataFrame]:
     """Some columns, `size` rows after the other, as text; what is missing is empty.
 
-    Times are seconds since 1970; lists are joined by the separator. Raises DataError where the file is
-    damaged, or a column holds what cannot be written as text.
+    In columns of `times` these are seconds since 1970; lists are joined by the separator. Raises
+    DataError where the file is damaged, or a column holds what cannot be written as text.
     """
     with _sound(source):
         whole = pl.read_parquet(io.BytesIO(source.read()), columns=list(columns)).select(columns)
     _check_types(source, whole)
     with _sound(source):
-        times = [name for name, dtype in whole.schema.items() if dtype.is_temporal()]
-        lists = [name for name, dtype in whole.schema.items() if dtype == pl.List(pl.String)]
         whole = whole.with_columns(
-            pl.col(times).cast(pl.Datetime("ms")).dt.epoch("s"), pl.col(lists).list.join(separator)
+            _dates(column, seconds=name in times)
+            for name, column in whole.to_dict().items()
+            if column.dtype.is_temporal()
         )
+        lists = [name for name, dtype in whole.schema.items() if dtype.is_nested()]
+        whole = whole.with_columns(pl.col(lists).cast(pl.List(pl.String)).list.join(separator))
         for rows in whole.iter_slices(size):
             yield rows.select(pl.all().cast(pl.String).fill_null(""))
+
+
+def _dates(column: pl.Series, *, seconds: bool) -> pl.Series:
+    """Dates as text, or as seconds since 1970 where these are no odd ones, which are better told so."""
+    column = column.cast(pl.Datetime("ms"))
+    text, epoch = column.dt.to_string("%Y-%m-%d %H:%M:%S"), column.dt.epoch("s")
+    if not seconds:
+        return text
+    return epoch.cast(pl.String).zip_with(epoch.is_between(0, _LATEST).fill_null(value=False), text)
 
 
 def _check_types(source: Source, table: pl.DataFrame) -> None:
@@ -61,8 +73,10 @@ def _is_readable(column: pl.Series) -> bool:
     dtype = column.dtype
     if isinstance(dtype, pl.Binary):  # what some writers make of text
         return all(_is_utf8(value) for value in column.drop_nulls())
+    if isinstance(dtype, (pl.List, pl.Array)):
+        return isinstance(dtype.inner, (pl.String, pl.Categorical, pl.Enum))
     if dtype.is_nested():
-        return dtype == pl.List(pl.String)
+        return False
     return not isinstance(dtype, (pl.Time, pl.Duration, pl.Object))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
-from training.layouts import Columns, Table, passed_over, recognise
+from training.layouts import Columns, Table, lacking, passed_over, recognise
 from training.sources import Source
 from twotower.errors import DataError
 
@@ -60,7 +60,10 @@ def find_tables(path: Path, sources: Sequence[Source], columns: Columns) -> Chos
     tables = [Table(source, layout) for source, layout in layouts.items() if layout]
     of_ratings = [table for table in tables if table.layout.of_ratings]
     if not of_ratings:
-        raise DataError(_without_ratings(path, sources))
+        alone = _listed(table.source.name for table in tables)
+        raise DataError(
+            _without_ratings(path, sources) + (f"; {alone} holds movies alone" if tables else "")
+        )
     ratings = _preferred(path, "ratings", of_ratings)
     of_movies = [table for table in tables if table.layout.of_movies]
     movies = _preferred(path, "movies", _beside(ratings, of_ratings, of_movies))
@@ -76,7 +79,10 @@ def find_tables(path: Path, sources: Sequence[Source], columns: Columns) -> Chos
 
 def _ambiguous(tables: Sequence[Table], columns: Columns) -> list[Note]:
     return [
-        Note(table.source.name, what) for table in tables for what in passed_over(table.layout, columns)
+        Note(table.source.name, what)
+        for table in tables
+        for what in (*passed_over(table.layout, columns), lacking(table.layout))
+        if what
     ]
 
 
@@ -94,7 +100,7 @@ def _rated(table: Table) -> bool:
 
 
 def _is_usual(source: Source) -> bool:
-    return source.name.removesuffix(".gz") in _USUAL_NAMES
+    return source.path.name.removesuffix(".gz") in _USUAL_NAMES
 
 
 def _beside(
@@ -174,12 +180,12 @@ def _check_named(columns: Columns, tables: Sequence[Table]) -> None:
 
 
 def _without_ratings(path: Path, sources: Sequence[Source]) -> str:
-    if any(source.name == _WORKBOOK for source in sources):
+    if any(source.path.name == _WORKBOOK for source in sources):
         return f"{path} is a workbook: save its sheet as CSV"
     return (
         f"{path} holds {_listed(map(_described, sources))}: needed is a file with a user, an item and "
         "mostly a rating on each line, with columns such as userId, movieId, rating, timestamp, or "
-        "named by --columns"
+        "named by --columns (by their numbers where there is no header)"
     )
 
 

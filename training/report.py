@@ -23,6 +23,7 @@ from rich.table import Table
 
 from training.config import OnEpoch
 from training.evaluate import MRR, NDCG, RECALL
+from training.findings import SHOWN
 from training.inspection import Inspection
 from training.results import COVERAGE, MAE, NEITHER_IS_BETTER, NOVELTY, RMSE, SECONDS, Results
 from twotower.manifest import Manifest
@@ -221,7 +222,9 @@ class Reporter:
             return
         found = _table("what was found", "", "rows", "file", "why", "first lines")
         for finding in inspection.findings:
-            shown = [f"{line}: {_printable(value) or '(empty)'}" for line, value in finding.examples]
+            shown = [
+                f"{line}: {_printable(value) or '(empty)'}" for line, value in finding.examples[:SHOWN]
+            ]
             why, lines = escape(finding.what), escape("\n".join(shown))
             found.add_row(finding.deed, f"{finding.count:,}", escape(finding.file), why, lines)
         self._console.print(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -15,8 +16,9 @@ from typing import Final
 import polars as pl
 
 from training.findings import Findings
-from training.layouts import Layout, Table
+from training.layouts import Layout, Table, rows_start
 from training.parquet import is_parquet, parquet_rows
+from training.sources import decoded
 
 LINE: Final = "line"
 PART: Final = "part"
@@ -27,11 +29,16 @@ _MOST_OPEN: Final = 4 * _BLOCK
 _ROWS_OF_PARQUET: Final = 500_000
 _FIELD: Final = b"\x1f"
 """Stands in for a separator of several bytes: no text holds it."""
-_MOST_LINES: Final = 5
+_OPEN: Final = "unexpected end of data"
+"""What Python says of a quote that a later line might close."""
+_MOST_LINES: Final = 100
 """How many more lines a quoted field may go over; a quote open for longer is a mere character."""
 
 _SURPLUS: Final = "a separator inside the title, which is not quoted: the title is whole again"
+_SURPLUS_GENRES: Final = "separators between the genres, which are not quoted: they are together again"
 _SHORT: Final = "the line is cut short: what is missing is left empty"
+_LATIN_1: Final = "not in UTF-8: read as Latin-1"
+_TITLE_ENDS: Final = r"\([0-9]{4}\)\s*$"
 _OPEN_QUOTE: Final = "a quote that is not closed: taken as an ordinary character"
 
 
@@ -40,7 +47,7 @@ def read_rows(table: Table, findings: Findings, *, block: int = _BLOCK) -> Itera
 
     Lines are counted from 1; the rows of Parquet are, where lines are asked for. Blank lines are left
     out. A row of ratings with another number of fields than the header is dropped; one of movies is
-    repaired. Bytes that are no UTF-8 are taken as Latin-1 from there on, and that is noted.
+    repaired. Lines that are no UTF-8 are taken as Latin-1, and that is noted.
     Raises DataError where the file is damaged.
     """
     if is_parquet(table.source):
@@ -51,21 +58,27 @@ def read_rows(table: Table, findings: Findings, *, block: int = _BLOCK) -> Itera
 def _parquet_rows(table: Table) -> Iterator[pl.DataFrame]:
     layout, first = table.layout, 1
     names = {layout.names[place]: role for role, place in layout.columns.items()}
-    for rows in parquet_rows(table.source, list(names), layout.genre_separator, _ROWS_OF_PARQUET):
+    times = [name for name, role in names.items() if role == "timestamp"]
+    for rows in parquet_rows(
+        table.source, list(names), layout.genre_separator, _ROWS_OF_PARQUET, times=times
+    ):
         yield rows.rename(names).with_columns(_numbered(first, rows.height))
         first += rows.height
 
 
 def _text_rows(table: Table, findings: Findings, size: int) -> Iterator[pl.DataFrame]:
-    layout, line, encoding = table.layout, 1, "utf-8"
+    layout, line, name = table.layout, 1, table.source.name
     for number, content in enumerate(_whole_lines(table, size)):
-        if encoding == "utf-8" and not _is_utf8(content):
-            encoding = "latin-1"
-            findings.note(table.source.name, "not in UTF-8: read as Latin-1", 1)
-        text = content.decode(encoding)
+        text, others = decoded(content)
+        if others:
+            lines = text.split("\n")
+            shown = [lines[place] for place in others]
+            findings.add("noted", name, _LATIN_1, [line + place for place in others], shown)
         start = 0
         if layout.header and not number:
-            start = text.find("\n", len(text) - len(text.lstrip())) + 1
+            start = rows_start(text)
+            before = [each for each in text[:start].splitlines()[:-1] if each.strip()]
+            findings.note(name, "lines before the header: left out", len(before))
         first = line + text.count("\n", 0, start)
         yield from _rows_of(table, findings, text[start:], first)
         line = first + text.count("\n", start)
@@ -99,17 +112,15 @@ def _whole_lines(table: Table, size: int) -> Iterator[bytes]:
             end = content.rfind(b"\n", 0, content.rfind(b'"', 0, end)) + 1
         kept = content[end:]
         if end:
-            yield content[:end].replace(b"\r\n", b"\n")
+            yield _with_newlines(content[:end])
     if kept.strip():
-        yield kept.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
+        yield _with_newlines(kept).rstrip(b"\n") + b"\n"
 
 
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+def _with_newlines(content: bytes) -> bytes:
+    """With every line ended in the same way."""
+    content = content.replace(b"\r\n", b"\n")
+    return re.sub(rb"\r+\n?", b"\n", content) if b"\r" in content else content
 
 
 def _parse(layout: Layout, text: bytes, first: int) -> pl.DataFrame | None:
@@ -120,6 +131,8 @@ def _parse(layout: Layout, text: bytes, first: int) -> pl.DataFrame | None:
         separator = _FIELD
     lines, width = text.count(b"\n"), len(layout.names)
     if not lines or text.count(separator) != lines * (width - 1):
+        return None
+    if layout.quoted and separator + b' "' in text:  # the quotes would be taken for part of the value
         return None
     try:
         rows = pl.read_csv(
@@ -155,8 +168,7 @@ def _walk(table: Table, findings: Findings, text: str, first: int) -> pl.DataFra
                 what = f"another number of fields than {len(layout.names)}"
                 findings.add("dropped", table.source.name, what, [line], [len(fields)])
                 continue
-            fields = _mended(layout, read)
-            what = _SURPLUS if len(read) > len(fields) else _SHORT
+            fields, what = _mended(layout, read)
             findings.add("repaired", table.source.name, what, [line], [layout.separator.join(read)])
         wanted.append([fields[place] for place in layout.columns.values()] + _flagged(layout, fields))
         numbers.append(line)
@@ -177,34 +189,49 @@ def _split(layout: Layout, text: str, first: int) -> Iterator[tuple[int, list[st
         if not layout.quoted or '"' not in line:
             yield first + start, line.split(layout.separator), True
             continue
-        for stop in range(place, min(start + _MOST_LINES, len(lines)) + 1):
-            fields = _unquoted("\n".join(lines[start:stop]), layout.separator)
-            if fields:
-                place = stop
-                yield first + start, fields, True
+        stop, fields = _unquoted(lines, start, layout)
+        place = max(place, stop)
+        yield first + start, fields or line.split(layout.separator), bool(fields)
+
+
+def _unquoted(lines: Sequence[str], start: int, layout: Layout) -> tuple[int, list[str]]:
+    """Where the row of CSV that begins at a line stops, and its fields; none where no quote closes it.
+
+    A row over several lines has as many fields as there should be, or the quote is not its own.
+    """
+    for stop in range(start + 1, min(start + _MOST_LINES, len(lines)) + 1):
+        row = io.StringIO("\n".join(lines[start:stop]), newline="")
+        try:
+            reader = csv.reader(row, delimiter=layout.separator, skipinitialspace=True, strict=True)
+            rows = list(reader)
+        except csv.Error as error:
+            if _OPEN not in str(error):
                 break
-        else:
-            yield first + start, line.split(layout.separator), False
+            continue
+        if len(rows) == 1 and (stop == start + 1 or len(rows[0]) == len(layout.names)):
+            return stop, rows[0]
+        break
+    return start, []
 
 
-def _unquoted(row: str, separator: str) -> list[str] | None:
-    """The fields of a row of CSV, or None where its quotes do not close."""
-    try:
-        (fields,) = csv.reader(io.StringIO(row, newline=""), delimiter=separator, strict=True)
-    except (csv.Error, ValueError):  # ValueError where there are several rows, or none
-        return None
-    return fields
+def _mended(layout: Layout, fields: Sequence[str]) -> tuple[list[str], str]:
+    """A movie's fields, as many as there should be, and what was wrong.
 
-
-def _mended(layout: Layout, fields: Sequence[str]) -> list[str]:
-    """A movie's fields, as many as there should be: the surplus goes to the title, if there is one."""
+    The surplus goes to the title, if there is one; where it ends before, by a year, to the genres.
+    """
     width = len(layout.names)
     surplus = len(fields) - width
     if surplus < 0:
-        return [*fields, *[""] * -surplus]
+        return [*fields, *[""] * -surplus], _SHORT
     title = layout.columns.get("title", width - 1)
-    whole = layout.separator.join(fields[title : title + surplus + 1])
-    return [*fields[:title], whole, *fields[title + surplus + 1 :]]
+    after = title + surplus + 1
+    ends = [place + 1 for place in range(title, after) if re.search(_TITLE_ENDS, fields[place])]
+    if ends and ends[-1] < after and layout.columns.get("genres") == title + 1:
+        whole = layout.separator.join(fields[title : ends[-1]])
+        genres = layout.genre_separator.join(fields[ends[-1] : after + 1])
+        return [*fields[:title], whole, genres, *fields[after + 1 :]], _SURPLUS_GENRES
+    whole = layout.separator.join(fields[title:after])
+    return [*fields[:title], whole, *fields[after:]], _SURPLUS
 
 
 def _flagged(layout: Layout, fields: Sequence[str]) -> list[str]:

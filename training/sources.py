@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
@@ -21,6 +24,7 @@ _HEAD: Final = 1 << 16
 _DAMAGED: Final = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
 # RuntimeError means encrypted or compressed in an unknown way, ValueError an undecodable name.
 _UNREADABLE: Final = (*_DAMAGED, RuntimeError, ValueError)
+_ZIPPED: Final = rb"PK(?![ -~])"  # and not a table whose first column is called so
 _KINDS: Final = "a folder, a .zip, .tar, .tar.gz or .gz, or a file of ratings"
 
 
@@ -33,11 +37,13 @@ class Source:
     size: int
     """In bytes, as it lies there: packed where it is a packed file."""
     _open: Callable[[], IO[bytes]] = field(repr=False)
+    namesake: bool = False
+    """Whether another file has the same name."""
 
     @property
     def name(self) -> str:
-        """The file's own name, by which it is spoken of."""
-        return self.path.name
+        """What it is called where it is spoken of."""
+        return str(self.path) if self.namesake else self.path.name
 
     def blocks(self, size: int, doing: str = "") -> Iterator[bytes]:
         """The content in pieces of `size` bytes, unpacked; what is `doing` with it is told on the way.
@@ -71,12 +77,13 @@ class Source:
 def open_sources(path: Path) -> Iterator[list[Source]]:
     """The files at the top of a folder or an archive and in the folders there; or the one file.
 
+    Where all lies within one folder, the top is there.
     Raises DataError where there is nothing, or nothing that can be unpacked.
     """
     try:
         if path.is_dir():
             yield _in_folder(path)
-        elif _begins(path) == b"PK":
+        elif re.match(_ZIPPED, _begins(path)):
             with zipfile.ZipFile(path) as archive:
                 yield _in_zip(path, archive)
         elif tarfile.is_tarfile(path):
@@ -94,7 +101,7 @@ def open_sources(path: Path) -> Iterator[list[Source]]:
 
 def _begins(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(2)
+        return file.read(3)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -102,7 +109,12 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _in_folder(path: Path) -> list[Source]:
-    files = [*path.glob("*"), *path.glob("*/*")]
+    top = path
+    while len(inner := [each for each in top.iterdir() if not _is_hidden(each.name)]) == 1:
+        if inner[0].is_symlink() or not inner[0].is_dir():
+            break
+        (top,) = inner
+    files = [*top.glob("*"), *top.glob("*/*")]
     found = [(PurePosixPath(each.relative_to(path)), each) for each in files if each.is_file()]
     return _near([_of_file(place, path, each) for place, each in found])
 
@@ -137,11 +149,33 @@ def _in_tar(path: Path, archive: tarfile.TarFile) -> list[Source]:
 
 
 def _near(sources: list[Source]) -> list[Source]:
-    """Those at the top and one folder below, in the order of their paths; not what systems hide."""
-    near = [
-        source
-        for source in sources
-        if len(source.path.parts) <= 2  # noqa: PLR2004 - a folder and a name
-        and not any(part.startswith((".", "__")) for part in source.path.parts)
-    ]
-    return sorted(near, key=lambda source: source.path)
+    """Those at the top, which is where all are, and one folder below; not what systems hide."""
+    seen = [source for source in sources if not any(map(_is_hidden, source.path.parts))]
+    levels = zip(*(source.path.parts[:-1] for source in seen), strict=False)
+    top = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, levels))
+    near = [source for source in seen if len(source.path.parts) <= top + 2]  # a folder and a name
+    names = Counter(source.path.name for source in near)
+    told_apart = [replace(source, namesake=names[source.path.name] > 1) for source in near]
+    return sorted(told_apart, key=lambda source: source.path)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
+
+
+def decoded(content: bytes) -> tuple[str, list[int]]:
+    """Text in UTF-8, and the lines of it, from 0, that are not: they are taken as Latin-1.
+
+    As Windows has it, which uses what Latin-1 leaves free for quotation marks and dashes.
+    """
+    try:
+        return content.decode(), []
+    except UnicodeDecodeError:
+        lines, others = [], []
+        for place, line in enumerate(content.split(b"\n")):
+            try:
+                lines.append(line.decode())
+            except UnicodeDecodeError:
+                lines.append(line.decode("cp1252", errors="replace"))
+                others.append(place)
+        return "\n".join(lines), others

@@ -76,12 +76,14 @@ class TwoTowers:
             return self.embed_users(histories.of(user_rows)).retrieval @ movies.retrieval.T
 
         def ratings(user_rows: Ints, movie_rows: Ints) -> Floats:
+            if not len(user_rows):  # who has rated everything; layers fail on no rows at all
+                return np.zeros(0)
             asking, places = np.unique(user_rows, return_inverse=True)
             users = self.embed_users(histories.of(asking))
             rating_users = users.retrieval if users.rating is None else users.rating
             cosines = [
                 (rating_users[places[some]] * rating_movies[movie_rows[some]]).sum(axis=1)
-                for start in range(0, max(len(places), 1), RATINGS_AT_ONCE)
+                for start in range(0, len(places), RATINGS_AT_ONCE)
                 for some in [slice(start, start + RATINGS_AT_ONCE)]
             ]
             return self.encoder.spec.unscale_ratings(np.concatenate(cosines))

@@ -25,7 +25,8 @@ NO_RATINGS: Final = pl.DataFrame(
 """Ratings, none of them."""
 LARGEST_ID: Final = 2**63 - 1
 _WHOLE: Final = r"^\+?([0-9]+)(?:\.0*)?$"  # what spreadsheets and pandas make of whole numbers, too
-_MISSING: Final = ("", "NA", "N/A", "<NA>", "nan", "NaN", "null", "NULL", "None")
+MISSING: Final = ("", "NA", "N/A", "#N/A", "<NA>", "nan", "NaN", "null", "NULL", "None", "none", "\\N")
+"""What programs write where there is nothing."""
 _FROM: Final[Mapping[str, tuple[int, int]]] = {
     "nanoseconds": (10**17, 10**9),
     "microseconds": (10**14, 10**6),
@@ -40,7 +41,17 @@ _LATEST: Final = 4_102_444_800
 _COMPACT: Final = (19_000_101, 21_001_231)
 """Numbers that may be dates, year first: in seconds they would all be of August 1970."""
 _DECIMAL_COMMA: Final = r"^([0-9]+),([0-9]{1,2})$"
-_DATES: Final = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z")
+_DATES: Final = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%#z")
+_IN_FULL: Final[Mapping[str, str]] = {
+    r"^([0-9]{4})/([0-9]{1,2})/([0-9]{1,2})": "$1-$2-$3",
+    r"^([0-9]{4})([0-9]{2})([0-9]{2})[Tt ]([0-9]{2})([0-9]{2})([0-9]{2})": "$1-$2-$3 $4:$5:$6",
+    r"^([0-9-]{8,10})[Tt]": "$1 ",
+    r",([0-9]+)": ".$1",
+    r" ?(?:[Zz]|UTC|GMT)$": "+00:00",
+    r" ([+-][0-9:]+)$": "$1",
+    r"( [0-9]{2}:[0-9]{2})([+-].*)?$": "${1}:00$2",
+}
+"""Other ways to write a date and time, and how they become one of `_DATES`."""
 
 
 class Checker:
@@ -56,7 +67,7 @@ class Checker:
 
         Where the file has no such column, ratings are `LIKE` and timestamps 0.
         """
-        rows = self.ids(self.ids(rows, "user"), "item")
+        rows = self._without_headers(rows)
         if "rating" in rows.columns:
             rows = self._ratings(rows, scale)
         else:
@@ -65,7 +76,22 @@ class Checker:
             rows = self._timestamps(rows)
         else:
             rows = rows.with_columns(timestamp=pl.lit(0, pl.Int64))
+        rows = self.ids(
+            self.ids(rows, "user"), "item"
+        )  # last: text in a row dropped makes no text of all
         return rows.select(NO_RATINGS.columns)
+
+    def movies(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows of text with sound ids, as `ids` does."""
+        return self.ids(self._without_headers(rows), "item")
+
+    def _without_headers(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows but for the header where it comes again, as in files that were put together."""
+        if not self._layout.header:
+            return rows
+        names = (pl.col(role) == self._layout.name_of(role) for role in self._layout.columns)
+        again = rows.select(pl.all_horizontal(names)).to_series()
+        return self._keep(rows, "item", ~again, "the header again") if again.any() else rows
 
     def ids(self, rows: pl.DataFrame, role: Role) -> pl.DataFrame:
         """The ids of a column: int64, or text where the layout allows it and not all are integers."""
@@ -77,19 +103,23 @@ class Checker:
         rows = rows.with_columns(rows[role].str.strip_chars())
         if not whole_only:
             what = f"{self._layout.name_of(role)} is missing"
-            rows = self._keep(rows, role, ~rows[role].is_in(_MISSING), what)
+            rows = self._keep(rows, role, ~rows[role].is_in(MISSING), what)
         whole = rows[role].str.extract(_WHOLE)
         numbers = whole.cast(pl.Int64, strict=False)
         if whole_only:
             what = f"{self._layout.name_of(role)} is not an integer from 0 to {LARGEST_ID}"
-            rows = self._keep(rows, role, numbers.is_not_null(), what)
-            numbers = numbers.drop_nulls()
-        written = rows[role].str.contains(".", literal=True) & numbers.is_not_null()
+            allowed = numbers.is_not_null()
+            rows, whole, numbers = (
+                self._keep(rows, role, allowed, what),
+                whole.filter(allowed),
+                numbers.filter(allowed),
+            )
+        written = rows[role].str.contains(".", literal=True) & whole.is_not_null()
         self._tell(
             "converted", rows.filter(written), role, f"{self._layout.name_of(role)} with decimals"
         )
         if numbers.null_count() or (not whole_only and _has_leading_zero(rows[role])):
-            return rows.with_columns(pl.when(written).then(whole).otherwise(pl.col(role)).alias(role))
+            return rows.with_columns(whole.fill_null(rows[role]).alias(role))
         return rows.with_columns(numbers.alias(role))
 
     def _ratings(self, rows: pl.DataFrame, scale: Scale | None) -> pl.DataFrame:
@@ -118,28 +148,31 @@ class Checker:
             return rows.with_columns(numbers)
         text = rows["timestamp"].str.strip_chars()
         decimal = text.cast(pl.Float64, strict=False)
-        representable = decimal.is_between(0, 2.0**63, closed="left")
-        decimal = decimal.set(~representable, None).cast(pl.Int64)
+        representable = decimal.is_between(-(2.0**63), 2.0**63, closed="left")
+        decimal = decimal.set(~representable, None).floor().cast(pl.Int64)
         numbers = text.cast(pl.Int64, strict=False).fill_null(decimal)
-        compact = _seconds_of_compact(numbers)
-        dates = numbers.is_null() | compact.is_not_null()
-        numbers = compact.fill_null(numbers)
-        written = numbers.is_null()
-        numbers = numbers.scatter(written.arg_true(), _seconds_of_dates(text.filter(written)))
-        allowed = (numbers >= 0).fill_null(value=False)
-        name = self._layout.name_of("timestamp")
-        what = f"{name} is neither seconds since 1970 nor a date like 2001-12-31 23:59:59"
-        rows = self._keep(rows, "timestamp", allowed, what)
-        numbers, dates = numbers.filter(allowed), dates.filter(allowed)
-        self._tell("converted", rows.filter(dates), "timestamp", f"{name} is a date")
-        seconds = numbers
+        of_dates = _seconds_of_compact(numbers)
+        others = numbers.is_null()
+        of_dates = of_dates.scatter(others.arg_true(), _seconds_of_dates(text.filter(others)))
+        seconds = of_dates.fill_null(numbers)
+        written = {"is a date": of_dates.is_not_null()}
         for unit, (least, per_second) in _FROM.items():
             of_unit = (seconds == numbers) & (numbers >= least)  # or it is of a larger one
+            of_unit = of_unit.fill_null(value=False) & of_dates.is_null()
             seconds = (numbers // per_second).zip_with(of_unit, seconds)
-            self._tell("converted", rows.filter(of_unit), "timestamp", f"{name} in {unit}")
-        allowed = seconds <= _LATEST
-        rows = self._keep(rows, "timestamp", allowed, f"{name} is after the year 2100")
-        return rows.with_columns(seconds.filter(allowed).alias("timestamp"))
+            written[f"in {unit}"] = of_unit
+        name = self._layout.name_of("timestamp")
+        faults = {
+            "is neither seconds since 1970 nor a date like 2001-12-31 23:59:59": seconds.is_null(),
+            "is before 1970": seconds < 0,
+            "is after the year 2100": seconds > _LATEST,
+        }
+        for what, at_fault in faults.items():
+            self._tell("dropped", rows.filter(at_fault), "timestamp", f"{name} {what}")
+        allowed = seconds.is_between(0, _LATEST).fill_null(value=False)
+        for what, converted in written.items():
+            self._tell("converted", rows.filter(converted & allowed), "timestamp", f"{name} {what}")
+        return rows.with_columns(seconds.alias("timestamp")).filter(allowed)
 
     def _keep(self, rows: pl.DataFrame, role: Role, allowed: pl.Series, what: str) -> pl.DataFrame:
         self._tell("dropped", rows.filter(~allowed), role, what)
@@ -165,8 +198,9 @@ def _seconds_of_compact(numbers: pl.Series) -> pl.Series:
 
 def _seconds_of_dates(text: pl.Series) -> pl.Series:
     """Seconds since 1970 of ISO dates and times, UTC where they do not say: int64, null for others."""
-    plain = text.str.replace(r"^([0-9]{4})/([0-9]{2})/([0-9]{2})", "$1-$2-$3")
-    plain = plain.str.replace(r"^([0-9-]{10})T", "$1 ").str.replace("Z$", "+00:00")
+    plain = text
+    for pattern, in_full in _IN_FULL.items():
+        plain = plain.str.replace(pattern, in_full)
     seconds = pl.Series([None], dtype=pl.Int64).new_from_index(0, len(text))
     for form in _DATES:
         left = seconds.is_null()

@@ -79,6 +79,9 @@ _DATA: Mapping[str, Mapping[str, str]] = {
         "movies.csv": _NO_GENRES,
     },
     "a single rating": {"a.csv": "user,item,rating\n1,1,4\n"},
+    "users who have rated everything": {
+        "ratings.csv": _rows({u: {m: 1 + (u * m) % 5 for m in range(1, 7)} for u in range(1, 7)})
+    },
     "a single user": {"ratings.csv": _rows({1: {1: 1, 2: 3, 3: 5}}), "movies.csv": _NO_GENRES},
 }
 
@@ -181,13 +184,14 @@ def test_towers_with_weights_that_are_no_numbers_are_not_written(
     assert list_versions(tmp_path) == []
 
 
-def test_a_model_of_identical_ratings_is_judged_and_written(
-    tmp_path: Path, two_headed_recipe: Path
+@pytest.mark.parametrize("name", ["the highest rating for all", "users who have rated everything"])
+def test_a_model_of_data_without_spread_is_judged_and_written(
+    name: str, tmp_path: Path, two_headed_recipe: Path
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    for name, text in _DATA["the highest rating for all"].items():
-        (data / name).write_text(text)
+    for file, text in _DATA[name].items():
+        (data / file).write_text(text)
     reporter = Reporter(Console(quiet=True))
     exported = train(data, str(two_headed_recipe), tmp_path / "bundles", 1, reporter)
     assert exported.manifest.metrics

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from builders import LAW, make_bundle
 from training.dataset import read_dataset
 from training.export import _external_ids
-from training.values import _MISSING
+from training.values import MISSING
 from twotower.bundle import Bundle
 from twotower.external import ExternalIds, Names
 
@@ -47,7 +47,7 @@ def test_a_bundle_gives_names_back(texts: list[str]) -> None:
 
 def as_read(text: str) -> bool:
     """Whether an id is left as it is: what is missing, or has spaces around it, is not."""
-    return text not in _MISSING and text == pl.Series([text]).str.strip_chars()[0]
+    return text not in MISSING and text == pl.Series([text]).str.strip_chars()[0]
 
 
 @LAW

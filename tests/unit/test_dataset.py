@@ -356,7 +356,7 @@ class TestFaultsInRatings:
             ("7,10,5.5,0", "rating", "5.5", NUMBER),
             ("7,10,3.0,yesterday", "timestamp", "yesterday", TIME),
             ("7,10,3.0,2001-13-01", "timestamp", "2001-13-01", TIME),
-            ("7,10,3.0,-1", "timestamp", "-1", TIME),
+            ("7,10,3.0,-1", "timestamp", "-1", "is before 1970"),
             ("7,10,3.0,", "timestamp", "", TIME),
             ("7,10,3.0,nan", "timestamp", "nan", TIME),
             ("7,10,3.0,1e300", "timestamp", "1e300", TIME),
@@ -473,7 +473,8 @@ class TestFaultsInRatings:
         bad = "".join(f"{user},10,9,0\n" for user in range(50))
         (finding,) = read_dataset(write_folder(tmp_path, RATINGS + bad)).findings
         assert finding.count == 50
-        assert finding.examples == tuple((line, "9") for line in range(5, 10))
+        assert finding.examples == tuple((line, "9") for line in range(5, 55))
+        assert str(finding).endswith("line 13: '9', line 14: '9')")
 
 
 class TestFaultsInMovies:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -233,3 +234,30 @@ def test_a_column_that_is_named_and_not_there(tmp_path: Path) -> None:
 def test_names_with_anything_between_their_words(tmp_path: Path, header: str) -> None:
     files = {"a.csv": FIRST.replace(HEADER.strip(), header)}
     assert rated(read_dataset(write(tmp_path, files))) == RATED[:3]
+
+
+@pytest.mark.parametrize("beside", [{}, {"__MACOSX/._a": "", ".DS_Store": ""}])
+def test_folders_around_all_there_is(tmp_path: Path, beside: dict[str, str]) -> None:
+    files = {"a/b/c/ratings.csv": FIRST, "a/b/c/d/movies.csv": MOVIES, **beside}
+    assert rated(read_dataset(write(tmp_path / "plain", files))) == RATED[:3]
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    assert rated(read_dataset(tmp_path / "data.zip")) == RATED[:3]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = {
+        "ratings/part-0": FIRST + "9,10,9,5\n",
+        "ratings/part-1": SECOND,
+        "movies/part-0": MOVIES + "x,D,War\n",
+        "movies/part-1": "movieId,title,genres\n40,E,War\n",
+    }
+    dataset = read_dataset(write(tmp_path, files))
+    assert [(file.name, file.rows, file.kept) for file in dataset.files] == [
+        ("ratings/part-0", 4, 3),
+        ("ratings/part-1", 2, 2),
+        ("movies/part-0", 4, 3),
+        ("movies/part-1", 1, 1),
+    ]
+    assert {each.file for each in dataset.findings} == {"ratings/part-0", "movies/part-0"}
