@@ -28,6 +28,17 @@ from twotower.tables import Catalogue, UserHistories
 LAW: Final = settings(deadline=None, max_examples=60)
 """How often a law is tried, and no time limit for a try: machines differ."""
 
+QUICK_RECIPE: Final = """
+description = "small and quick, for tests"
+features.damping = 5.0
+towers.hidden = [32, 16]
+towers.dim = 32
+fit.learning_rate = 3e-3
+fit.batch_size = 128
+fit.max_epochs = 3
+fit.patience = 1
+"""
+
 DIM: Final = 8
 RATING_SCALE: Final = (0.5, 5.0)
 GENRES: Final = ("Action", "Comedy", "Drama", "Sci-Fi")

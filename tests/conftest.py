@@ -12,6 +12,7 @@ import httpx
 import pytest
 from rich.console import Console
 
+from builders import QUICK_RECIPE
 from services import ROOT, Stack, running_stack
 from training.dataset import EMBEDDED, read_dataset
 from twotower.bundle import Bundle, read_bundle
@@ -20,16 +21,6 @@ from twotower.promotion import promote
 # Run apart by a shell, a process ignores Ctrl-C and hands that on; the programs tested must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_RECIPE = """
-description = "small and quick, for tests"
-features.damping = 5.0
-towers.hidden = [32, 16]
-towers.dim = 32
-fit.learning_rate = 3e-3
-fit.batch_size = 128
-fit.max_epochs = 3
-fit.patience = 1
-"""
 _USERS = 40
 _FASTER = {
     "hidden = [256, 128]": "hidden = [32, 16]",
@@ -88,7 +79,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
 
     folder = tmp_path_factory.mktemp("trained")
     recipe = folder / "quick.toml"
-    recipe.write_text(_RECIPE)
+    recipe.write_text(QUICK_RECIPE)
     bundles = folder / "bundles"
     reporter = Reporter(Console(quiet=True))
     versions = [

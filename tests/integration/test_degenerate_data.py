@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 from rich.console import Console
 
+from builders import QUICK_RECIPE
 from training.config import OnEpoch, load_recipe
 from training.content import MovieContent
 from training.dataset import Dataset, read_dataset
@@ -27,15 +28,6 @@ from twotower.bundle import Bundle, list_versions, read_bundle
 from twotower.errors import BundleError, SettingsError
 from twotower.histories import NO_RATINGS
 
-_REFERENCE = """
-description = "small and quick, for tests"
-features.damping = 5.0
-towers.hidden = [32, 16]
-towers.dim = 32
-fit.learning_rate = 3e-3
-fit.batch_size = 128
-fit.max_epochs = 3
-"""
 _TIMED = "userId,movieId,rating,timestamp\n"
 _NO_GENRES = "movieId,title,genres\n" + "".join(
     f"{i},Film {i} (2000),(no genres listed)\n" for i in range(1, 6)
@@ -125,7 +117,7 @@ def made(
         return nullcontext(lambda _epoch, loss, _held_out: losses.append(loss))
 
     if recipe_name == "reference":
-        (folder / "quick.toml").write_text(_REFERENCE)
+        (folder / "quick.toml").write_text(QUICK_RECIPE)
     recipe = load_recipe(str(two_headed_recipe if recipe_name == "two heads" else folder / "quick.toml"))
     content, scale = MovieContent.of(dataset), dataset.rating_scale
     towers = fit(interactions, content, scale, recipe, seed=1, watch=watch)

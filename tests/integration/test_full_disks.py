@@ -10,26 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from builders import QUICK_RECIPE
 from services import ROOT
 from training.checkpoint import FOLDER
 from twotower.bundle import read_bundle
-
-_RECIPE = """
-description = "small and quick, for tests"
-features.damping = 5.0
-towers.hidden = [32, 16]
-towers.dim = 32
-fit.learning_rate = 3e-3
-fit.batch_size = 128
-fit.max_epochs = 2
-"""
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """The least that is trained on."""
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4,5\n2,1,3,5\n2,2,5,6\n")
-    (tmp_path / "quick.toml").write_text(_RECIPE)
+    (tmp_path / "quick.toml").write_text(QUICK_RECIPE)
     return tmp_path
 
 
