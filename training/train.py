@@ -92,7 +92,6 @@ class TwoTowers:
 def fit(
     train: Interactions,
     content: MovieContent,
-    rating_scale: tuple[float, float],
     recipe: Recipe,
     *,
     seed: int,
@@ -112,9 +111,7 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     hybrid = recipe.hybrid
     train = train.by_user() if hybrid else train
-    statistics = Statistics.of(
-        train, content, rating_scale, recipe.features.damping, hybrid, bounds=recipe.bounds
-    )
+    statistics = Statistics.of(train, content, recipe.features.damping, hybrid, bounds=recipe.bounds)
     history = statistics.spec.history
 
     def rating_towers() -> RatingTowers:
