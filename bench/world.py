@@ -59,7 +59,13 @@ class World:
     def partition(self, least_movies: int = LEAST_MOVIES) -> Partition | None:
         """How the movies are divided, by what users who have rated nothing are to find."""
         nothing = Histories.in_order(np.zeros(USERS + 1, np.int64), NO_ROWS, np.empty(0))
-        return divide(self.movies, self.users, nothing, recall=self.recall, least_movies=least_movies)
+        return divide(
+            self.movies,
+            self.users.__getitem__,
+            nothing,
+            recall=self.recall,
+            least_movies=least_movies,
+        )
 
     @cached_property
     def best(self) -> dict[str, list[Rows]]:

@@ -97,7 +97,7 @@ def make_dataset(name: str, digest: str, ratings: pd.DataFrame, movies: pd.DataF
         ratings,
         movies.assign(external_id=movies["movie_id"].astype("str")),
         pd.DataFrame({"user_id": user_ids, "external_id": user_ids.astype("str")}),
-        rating_scale=(float(ratings["rating"].min()), float(ratings["rating"].max())),
+        allowed=None,
         timed=True,
         rated=True,
         files=(),

@@ -81,7 +81,7 @@ def svd(fold: Fold) -> Fitted:
     return Fitted(ratings=ratings)
 
 
-def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
+def hgb(content: MovieContent) -> Method:
     """Gradient-boosted trees on the hybrid recipe's own features (Ke et al. 2017), by scikit-learn."""
 
     def fitted(fold: Fold) -> Fitted:
@@ -89,7 +89,7 @@ def hgb(content: MovieContent, scale: tuple[float, float]) -> Method:
 
         train = fold.train.by_user()
         recipe = load_recipe(_FEATURES_OF)
-        statistics = Statistics.of(train, content, scale, _DAMPING, recipe.hybrid, bounds=recipe.bounds)
+        statistics = Statistics.of(train, content, _DAMPING, recipe.hybrid, bounds=recipe.bounds)
         learned = statistics.learned
         model = HistGradientBoostingRegressor(
             max_iter=200, max_leaf_nodes=8, min_samples_leaf=200, early_stopping=False, random_state=0

@@ -17,6 +17,7 @@ from training.movies import read_movies
 from training.parts import find_tables
 from training.rows import LINE, PART, read_rows
 from training.sources import open_sources
+from training.stars import span
 from training.values import LIKE, NO_RATINGS, Checker
 from twotower.errors import DataError
 
@@ -71,8 +72,8 @@ class Dataset:
     ratings: pd.DataFrame = field(compare=False, repr=False)
     movies: pd.DataFrame = field(compare=False, repr=False)
     users: pd.DataFrame = field(compare=False, repr=False)
-    rating_scale: Scale
-    """The lowest and the highest rating allowed, where that is known, or else given."""
+    allowed: Scale | None
+    """The lowest and the highest rating allowed, where that is known."""
     timed: bool
     """Whether the file says when ratings were given."""
     rated: bool
@@ -80,6 +81,11 @@ class Dataset:
     files: tuple[FileRead, ...] = field(compare=False, repr=False)
     findings: tuple[Finding, ...] = field(compare=False, repr=False)
     """What was dropped, repaired or converted, and why."""
+
+    @property
+    def rating_scale(self) -> Scale:
+        """What is allowed, or else from the lowest to the highest rating in the file."""
+        return self.allowed or span(self.ratings["rating"].to_numpy())
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def read_dataset(path: Path, reading: Reading | None = None) -> Dataset:
         ratings=_ratings_table(ratings, users, items),
         movies=_movies_table(movies, items),
         users=pd.DataFrame({"user_id": users["number"].to_numpy(), "external_id": _texts(users["id"])}),
-        rating_scale=(scale or _span(ratings["rating"])) if rated else _LIKES,
+        allowed=scale if rated else _LIKES,
         timed="timestamp" in layout.columns,
         rated=rated,
         files=tuple(files),
@@ -268,11 +274,6 @@ def _movies_table(movies: pl.DataFrame, items: pl.DataFrame) -> pd.DataFrame:
 
 def _texts(values: pl.Series) -> pd.Series[str]:
     return pd.Series(values.cast(pl.String).to_list(), dtype="str")
-
-
-def _span(ratings: pl.Series) -> Scale:
-    """The lowest and the highest rating given."""
-    return float(ratings.min()), float(ratings.max())  # type: ignore[arg-type]
 
 
 def _digest(of_ratings: Sequence[Table], of_movies: Sequence[Table], reading: Reading) -> str:

@@ -74,9 +74,9 @@ class Judged:
         return cls(**tables, train_seconds=float(arrays["train_seconds"]))
 
 
-def judge(protocol: Protocol, method: Method, scale: tuple[float, float]) -> Judged:
+def judge(protocol: Protocol, method: Method) -> Judged:
     """Fit a method on each fold of a protocol, ask it, and compare with what the users did."""
-    folds = [_judge_fold(fold, method, protocol, scale) for fold in protocol.folds]
+    folds = [_judge_fold(fold, method, protocol) for fold in protocol.folds]
     return Judged(
         users=pd.concat([fold.users for fold in folds], ignore_index=True),
         likes=pd.concat([fold.likes for fold in folds], ignore_index=True),
@@ -86,7 +86,7 @@ def judge(protocol: Protocol, method: Method, scale: tuple[float, float]) -> Jud
     )
 
 
-def _judge_fold(fold: Fold, method: Method, protocol: Protocol, scale: tuple[float, float]) -> Judged:
+def _judge_fold(fold: Fold, method: Method, protocol: Protocol) -> Judged:
     start = time.perf_counter()
     fitted = method(fold)
     seconds = time.perf_counter() - start
@@ -98,7 +98,7 @@ def _judge_fold(fold: Fold, method: Method, protocol: Protocol, scale: tuple[flo
         likes = _likes(fold, asking, recommended)
         shown = _shown(fold, recommended)
     if protocol.rated and fitted.ratings:
-        ratings = _ratings(fold, fitted.ratings, scale)
+        ratings = _ratings(fold, fitted.ratings)
         ratings["group"] = protocol.groups[fold.test.user_rows]
     return Judged(users, likes, shown, ratings, seconds)
 
@@ -155,9 +155,9 @@ def _shown(fold: Fold, recommended: Ints) -> pd.DataFrame:
     return pd.DataFrame({"movie_row": rows, "surprise": information[rows]})
 
 
-def _ratings(fold: Fold, ratings: Ratings, scale: tuple[float, float]) -> pd.DataFrame:
+def _ratings(fold: Fold, ratings: Ratings) -> pd.DataFrame:
     test = fold.test
-    predicted = np.clip(ratings(test.user_rows, test.movie_rows), *scale)
+    predicted = np.clip(ratings(test.user_rows, test.movie_rows), *fold.train.scale)
     unknown = int(np.isnan(predicted).sum())
     if unknown:
         raise TrainingError(f"{unknown} of {len(test)} predicted ratings are not numbers")

@@ -19,7 +19,6 @@ from ai_edge_litert.interpreter import Interpreter
 from training.dataset import Dataset
 from training.interactions import Interactions
 from training.partition import divide
-from training.progress import track
 from training.quiet import quiet_native_stderr
 from training.results import Results
 from training.train import TwoHeads, TwoTowers
@@ -39,6 +38,8 @@ _GOLDEN_RATINGS: Final = 5
 _GOLDEN_PAUSE: Final = 3_600
 """How long after the last rating of all the golden users ask, seconds."""
 _TOP: Final = 10
+_COMPARED: Final = 4_096
+"""Users whose embeddings are compared with Keras', spread over all."""
 _LIBRARIES: Final = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -48,7 +49,7 @@ class Exported:
 
     manifest: Manifest
     largest_difference: float
-    """Largest difference of any embedding value, over all users and movies."""
+    """Largest difference of any embedding value, over all movies and up to 4,096 users."""
     distinct_movies: int
     """How many different vectors the movies have."""
 
@@ -72,9 +73,17 @@ def export_bundle(
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     movies = embed(item_tower, towers.movie_rows)
     rated = interactions.histories()
-    users, of_users = _embed_users(user_tower, towers, rated)
-    difference = max(_largest_difference("item", movies, towers.embed_movies()), of_users)
-    partition = divide(movies.retrieval, users, rated)
+    some = np.linspace(0, len(rated) - 1, min(len(rated), _COMPARED)).astype(np.int64)
+    users = _embed_users(user_tower, encoder, rated.of(some))
+    difference = max(
+        _largest_difference("item", movies, towers.embed_movies()),
+        _largest_difference("user", users, towers.embed_users(rated.of(some))),
+    )
+
+    def embed_users(chosen: Ints) -> Embeddings:
+        return _embed_users(user_tower, encoder, rated.of(chosen)).retrieval
+
+    partition = divide(movies.retrieval, embed_users, rated)
     catalogue = _catalogue(dataset, interactions)
     histories = _user_histories(dataset, interactions)
     bundle = Bundle(
@@ -131,16 +140,9 @@ def embed(tower: bytes, features: FeatureRows) -> TwoHeads:
     return TwoHeads(made[RETRIEVAL], made.get(RATING))
 
 
-def _embed_users(user_tower: bytes, towers: TwoTowers, histories: Histories) -> tuple[Embeddings, float]:
-    """Users' retrieval embeddings as they are served, and the largest difference of any to Keras'."""
-    found, difference = [], 0.0
-    tracked = track(histories.blocks(), "embedding users", len(histories), len)
-    for block in tracked:
-        rows = towers.encoder.encode(block)
-        served = embed(user_tower, rows)
-        difference = max(difference, _largest_difference("user", served, towers.embed_user_rows(rows)))
-        found.append(served.retrieval)
-    return np.concatenate(found), difference
+def _embed_users(user_tower: bytes, encoder: UserEncoder, histories: Histories) -> TwoHeads:
+    """Users' embeddings as they are served."""
+    return TwoHeads.join(embed(user_tower, encoder.encode(block)) for block in histories.blocks())
 
 
 def _golden_users(

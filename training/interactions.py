@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 
 from training.dataset import Dataset
 from training.layouts import HALF_STARS, Scale
-from training.stars import LIKED, at_stars
+from training.stars import LIKED, at_stars, span
 from twotower.arrays import Floats, Ints
 from twotower.histories import Histories
 from twotower.statistics import MovieSums
@@ -24,7 +25,8 @@ class Interactions:
 
     user_rows, movie_rows, timestamps (seconds, UTC): int64 (n,). ratings: float64 (n,). `users` and
     `movies` count the rows there are, rated or not. timed: whether it is known when; without,
-    timestamps are 0. scale: what ratings may be. rated: whether it is known how; without, ratings are 1.
+    timestamps are 0. allowed: what ratings may be, where that is known. rated: whether it is known how;
+    without, ratings are 1.
     """
 
     user_rows: Ints
@@ -34,7 +36,7 @@ class Interactions:
     users: int
     movies: int
     timed: bool = True
-    scale: Scale = HALF_STARS
+    allowed: Scale | None = HALF_STARS
     rated: bool = True
 
     @classmethod
@@ -50,12 +52,17 @@ class Interactions:
             users=len(user_ids),
             movies=len(movie_ids),
             timed=dataset.timed,
-            scale=dataset.rating_scale,
+            allowed=dataset.allowed,
             rated=dataset.rated,
         )
 
     def __len__(self) -> int:
         return len(self.ratings)
+
+    @cached_property
+    def scale(self) -> Scale:
+        """What is allowed, or else from the lowest to the highest of these ratings."""
+        return self.allowed or span(self.ratings)
 
     @property
     def digest(self) -> str:

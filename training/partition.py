@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -32,7 +33,7 @@ _BLOCK: Final = 2**24
 
 def divide(
     movies: Embeddings,
-    users: Embeddings,
+    embed_users: Callable[[Ints], Embeddings],
     rated: Histories,
     *,
     recall: float = _RECALL,
@@ -40,18 +41,19 @@ def divide(
 ) -> Partition | None:
     """The partition by which users find `recall` of their exact top 10; None where none is worth it.
 
-    movies, users: float32 (n, dim) of unit norm. rated: what the users have rated, which their searches
-    leave out. Fewer movies than `least_movies` are not divided.
+    movies: float32 (n, dim) of unit norm, as are the vectors of some users, asked for by their numbers.
+    rated: what the users have rated, which their searches leave out. Fewer movies than `least_movies`
+    are not divided.
     """
     if len(movies) < least_movies:
         return None
     generator = np.random.default_rng(0)
     centroids = _cluster(movies, _CELLS_BY_ROOT * math.isqrt(len(movies)), generator)
     cells = _nearest(movies, centroids)
-    asked = generator.permutation(len(users))[:_USERS]
+    asked = generator.permutation(len(rated))[:_USERS]
     ranks = [
-        _cell_ranks(centroids @ users[user])[cells[_top(movies @ users[user], seen)]]
-        for user in asked
+        _cell_ranks(centroids @ embedding)[cells[_top(movies @ embedding, seen)]]
+        for user, embedding in zip(asked, embed_users(asked), strict=True)
         for seen in [rated.movie_rows[rated.offsets[user] : rated.offsets[user + 1]]]
     ]
     probes = int(np.quantile(np.concatenate(ranks), recall, method="higher")) + 1

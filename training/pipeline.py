@@ -23,7 +23,7 @@ from training.methods import Fitted, Method
 from training.report import LearningCurve, Reporter, curves_from_array, curves_to_array
 from training.results import RMSE, Results, Run
 from training.samples import sample
-from training.splits import PROTOCOLS, Fold, Part, Protocol, random, usual
+from training.splits import PROTOCOLS, Fold, Part, Protocol, Split, random, usual
 from training.threads import one_blas_thread
 from training.train import TwoTowers, fit
 from training.web_report import Report, render_report
@@ -63,9 +63,10 @@ def train(
 ) -> Exported:
     """Evaluate a recipe on held-out ratings, fit it on all of the data, and write the bundle.
 
-    How many epochs to fit is found on the validation part of the usual protocol; the test parts are
-    touched to report only. Data too few to hold any out are trained on without. What is found on the way
-    is kept beside the bundles until all is done; `resume` goes on from there, to the same bundle.
+    How many epochs to fit is found on the validation part of the protocol judged on, for all of the data
+    on that of the usual one; the test parts are touched to report only. Data too few to hold any out are
+    trained on without. What is found on the way is kept beside the bundles until all is done; `resume`
+    goes on from there, to the same bundle.
     Raises DataError, SettingsError, BundleError; nothing is left half-written.
     """
     check_writable(bundles)
@@ -84,7 +85,7 @@ def train(
         reporter.results(results, [chosen.name])
     except TooFewRatings as error:
         reporter.say(f"warning: {error}; the model is not evaluated")
-    towers = task.fit(chosen, seed, task.interactions, "training on all ratings")
+    towers = task.fit(chosen, seed)
     extras = {"report.html": task.page([chosen], [seed], results, towers)}
     exported = export_bundle(bundles, towers, task.dataset, chosen.name, results, extras=extras)
     task.checkpoint.clear()
@@ -195,7 +196,8 @@ def _lack_of_ratings(dataset: Dataset) -> str:
     return f"those of {dataset.name} are identical, all {low:g}" if low == high else ""
 
 
-SeededMethod = Callable[[int], Method]
+SeededMethod = Callable[[Protocol, int], Method]
+"""What is judged on a protocol, by the seed."""
 
 
 class _Task:
@@ -218,7 +220,7 @@ class _Task:
         self.interactions = Interactions.of(dataset)
         self._content = MovieContent.of(dataset)
         self._reporter = reporter
-        self._epochs: dict[tuple[str, int], int] = {}
+        self._epochs: dict[str, int] = {}
         self._curves: list[LearningCurve] = []
         reporter.say(
             f"{dataset.name}: {len(self.interactions)} ratings of {self.interactions.movies} movies by "
@@ -274,7 +276,7 @@ class _Task:
                 waiting = self._reporter.waiting(f"{protocol.name}: {name}")
                 runs.append(self._run(protocol, name, 0, method, waiting))
             for name, seeded in own.items():
-                runs += [self._run(protocol, name, seed, seeded(seed)) for seed in seeds]
+                runs += [self._run(protocol, name, seed, seeded(each, seed)) for seed in seeds]
         digests = {protocol.name: protocol.digest for protocol in judged}
         return Results(runs, self.interactions.movies, digests)
 
@@ -290,7 +292,7 @@ class _Task:
 
         def judged() -> Arrays:
             with waiting:
-                return judge(protocol, method, self.dataset.rating_scale).to_arrays()
+                return judge(protocol, method).to_arrays()
 
         title = f"{protocol.name}: {name}"
         found = self._once(f"{protocol.name}-{name}-{seed}", title, judged)
@@ -328,7 +330,7 @@ class _Task:
 
     def hgb(self) -> Method:
         """The baseline that needs to know the movies."""
-        return baselines.hgb(self._content, self.dataset.rating_scale)
+        return baselines.hgb(self._content)
 
     def page(
         self,
@@ -355,13 +357,14 @@ class _Task:
         return render_report(report).encode()
 
     def method(self, recipe: Recipe) -> SeededMethod:
-        """A recipe as a method, by seed."""
+        """A recipe as a method, fitted for as long as is best on the validation part of the protocol."""
 
-        def seeded(seed: int) -> Method:
-            self._find_epochs(recipe, seed)
+        def seeded(protocol: Protocol, seed: int) -> Method:
+            epochs = self._find_epochs(recipe, seed, PROTOCOLS[protocol.name])
+            title = f"{recipe.name}: training for evaluation"
 
             def method(fold: Fold) -> Fitted:
-                towers = self.fit(recipe, seed, fold.train, f"{recipe.name}: training for evaluation")
+                towers = self._fit(recipe, seed, fold.train, title=title, epochs=epochs)
                 return towers.asked_by(fold.history.histories(fold.asked_at))
 
             return method
@@ -375,39 +378,48 @@ class _Task:
             towers = fit(
                 fold.train,
                 self._content,
-                self.dataset.rating_scale,
                 recipe,
                 seed=seed,
                 validation=fold.test if recipe.fit.patience else None,
             )
             return towers.asked_by(fold.history.histories(fold.asked_at))
 
-        judged = judge(protocol, method, self.dataset.rating_scale)
+        judged = judge(protocol, method)
         results = Results(
             [Run(protocol.name, recipe.name, seed, judged)], self.interactions.movies, split_digests={}
         )
         return float(results.of_protocol(protocol.name)[measure][recipe.name])
 
-    def fit(self, recipe: Recipe, seed: int, train: Interactions, title: str) -> TwoTowers:
-        """Fit a recipe for as long as was found best, or for its maximum where that is not known."""
-        epochs = self._epochs.get((recipe.name, seed))
-        return self._fit(recipe, seed, train, title=title, epochs=epochs)
+    def fit(self, recipe: Recipe, seed: int) -> TwoTowers:
+        """Fit a recipe to all ratings, for as long as is best on the usual protocol."""
+        epochs = self._find_epochs(recipe, seed, usual)
+        return self._fit(recipe, seed, self.interactions, title="training on all ratings", epochs=epochs)
 
-    def _find_epochs(self, recipe: Recipe, seed: int) -> None:
-        """How long to fit: until the error on the validation part of the usual protocol is least."""
-        if (recipe.name, seed) in self._epochs or recipe.fit.patience is None or not self.dataset.rated:
-            return
-        (fold,) = usual(self.interactions, Part.VALIDATION).folds
+    def _find_epochs(self, recipe: Recipe, seed: int, split: Split) -> int | None:
+        """How long to fit: until the error on the validation part is least, of the first of its folds.
 
+        None, which is the recipe's maximum, where the recipe does not ask or nothing tells.
+        """
+        if recipe.fit.patience is None or not self.dataset.rated:
+            return None
+        try:
+            protocol = split(self.interactions, Part.VALIDATION)
+        except TooFewRatings as error:
+            self._reporter.say(f"warning: {error}; {recipe.name} is trained for all of its epochs")
+            return None
+        fold, step = protocol.folds[0], f"epochs-{protocol.name}-{recipe.name}-{seed}"
+        if step in self._epochs:
+            return self._epochs[step]
         title = f"{recipe.name}: finding how long to train"
 
         def found() -> Arrays:
             towers = self._fit(recipe, seed, fold.train, title=title, validation=fold.test)
             return {"epochs": np.array(towers.epochs)}
 
-        epochs = int(self._once(f"epochs-{recipe.name}-{seed}", title, found)["epochs"])
-        self._epochs[recipe.name, seed] = epochs
+        epochs = int(self._once(step, title, found)["epochs"])
+        self._epochs[step] = epochs
         self._reporter.say(f"the best was after {epochs} epochs: that is how long the others run")
+        return epochs
 
     def _fit(
         self,
@@ -427,7 +439,6 @@ class _Task:
         return fit(
             train,
             self._content,
-            self.dataset.rating_scale,
             recipe,
             seed=seed,
             validation=validation,

@@ -48,6 +48,11 @@ class Fold:
     """What it is told of the users of `test` when they ask, learned from or not."""
     test: Interactions
 
+    def on_one_scale(self) -> Self:
+        """All on that of what is learned from: what is held out has no say in what a like is."""
+        parts = (self.train, self.history, self.test)
+        return type(self)(*(replace(part, allowed=self.train.scale) for part in parts))
+
     @property
     def known(self) -> Interactions:
         """Train and all other history, for models that can only answer for users they learned from."""
@@ -189,7 +194,9 @@ def session_start(interactions: Interactions, part: Part = Part.TEST) -> Protoco
     return Protocol("session-start", folds, digest, _by_gap(*folds), rated=False)
 
 
-PROTOCOLS: Final[Mapping[str, Callable[[Interactions, Part], Protocol]]] = {
+Split = Callable[[Interactions, Part], Protocol]
+
+PROTOCOLS: Final[Mapping[str, Split]] = {
     "temporal": temporal,
     "random": random,
     "cold-user": cold_user,
@@ -277,7 +284,7 @@ def _by_gap(*folds: Fold) -> npt.NDArray[np.str_]:
 
 
 def _checked(name: str, *folds: Fold) -> tuple[Fold, ...]:
-    filled = tuple(fold for fold in folds if len(fold.test) and len(fold.train))
+    filled = tuple(fold.on_one_scale() for fold in folds if len(fold.test) and len(fold.train))
     if not filled:
         raise TooFewRatings(
             f"too few ratings: the {name} protocol has none left to learn from or to judge by"

@@ -1,4 +1,4 @@
-"""Places on any scale of ratings, as stars of five: what is a like follows from the data's scale."""
+"""Places on any scale of ratings, as stars of five: what is a like follows from the scale."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Final
 import numpy as np
 
 from training.layouts import Scale
+from twotower.arrays import Floats
 from twotower.features import HistoryRules
 
 MOST: Final = 5.0
 LIKED: Final = 4.0
 """The least stars of what was liked, and that a ranking should find."""
+
+
+def span(ratings: Floats) -> Scale:
+    """The scale of ratings of which no other is known: from the lowest to the highest there is."""
+    return float(ratings.min()), float(ratings.max())
 
 
 def star_of(scale: Scale) -> float:

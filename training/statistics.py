@@ -49,7 +49,6 @@ class Statistics:
         cls,
         train: Interactions,
         content: MovieContent,
-        rating_scale: tuple[float, float],
         damping: float,
         hybrid: HybridConfig | None = None,
         *,
@@ -65,7 +64,7 @@ class Statistics:
         movies = train.movie_sums()
         spec = FeatureSpec.fit(
             genres=content.vocabulary,
-            rating_scale=rating_scale,
+            rating_scale=train.scale,
             damping=damping,
             users=users,
             movies=movies,
@@ -77,14 +76,14 @@ class Statistics:
         rated = users.count > 0
         shares = (users.genre_count[rated] / users.count[rated, None]).mean(axis=0)
         history = HistorySpec(
-            **rules_on(hybrid.history, rating_scale).model_dump(),
+            **rules_on(hybrid.history, train.scale).model_dump(),
             usual_shares=tuple(shares.tolist()),
             factors=0,
         )
         if not train.rated:
             none = {"history": history, "rating_at_zero": None, "rating_per_cosine": None}
             return cls(spec.model_copy(update=none), content, train, learned, users, movies, None)
-        star = star_of(rating_scale)
+        star = star_of(train.scale)
         in_stars = replace(train, ratings=train.ratings / star)
         factors = RatingFactors.of(
             in_stars, content, hybrid.factors, hybrid.history.ratings, chosen

@@ -49,8 +49,7 @@ class Pairs:
 
         Of a history with more ratings than `window`, over the pairs within equal parts that have not.
         """
-        gram = np.zeros((len(kept), len(kept)), dtype=np.float32)
-        cross = np.zeros_like(gram)
+        gram, cross = np.zeros((2, len(kept) ** 2), dtype=np.float32)
         place = _places(kept, int(max(histories.movie_rows.max(initial=0), kept.max())) + 1)
         inputs = history.values(histories.ratings).astype(np.float32)
         liked, disliked = histories.ratings >= history.liked, histories.ratings < history.disliked
@@ -59,22 +58,23 @@ class Pairs:
         tracked = track(users, "summing pairs of ratings", len(users))
         for span in _windows(histories.offsets, tracked, window):
             rows = place[histories.movie_rows[span]]
-            chosen = rows >= 0
+            chosen = np.argsort(rows)[np.count_nonzero(rows < 0) :]  # in the order of memory
+            rows = rows[chosen]
+            cells = (rows[:, None] * len(kept) + rows).ravel()
             ages = histories.ages[span][chosen].astype(np.float32)
             later = ages[:, None] - ages  # how many ratings later the second of a pair came
             near = np.exp(np.abs(later) / np.float32(-config.near))
             near *= np.float32(1 - config.far_weight)
             near += np.float32(config.far_weight)
             near *= inputs[span][chosen][:, None]
-            where = np.ix_(rows[chosen], rows[chosen])
-            gram[where] += near * inputs[span][chosen]
+            np.add.at(gram, cells, (near * inputs[span][chosen]).ravel())
             forward = np.sign(later, out=later)
             forward *= np.float32(config.forward)
             forward += 1
             near *= forward
             near *= targets[span][chosen]
-            cross[where] += near
-        return cls(gram, cross)
+            np.add.at(cross, cells, near.ravel())
+        return cls(*(sums.reshape(len(kept), len(kept)) for sums in (gram, cross)))
 
     @classmethod
     def total(cls, parts: Iterable[Self]) -> Self:

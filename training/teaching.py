@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse.linalg import eigsh
 
 from training.config import Bounds, RetrievalConfig
 from training.progress import track
@@ -43,6 +44,9 @@ _DESCRIBED: Final = 0.05
 _STRANGERS: Final = 0.01
 """The share of examples of which nothing is told."""
 _TINY: Final = 1e-6
+_ALL_FOUND: Final = 2_048
+"""Prefixes up to which all directions are found; of twice as many that takes a minute, the first ones a
+second."""
 
 
 class Examples(NamedTuple):
@@ -177,9 +181,15 @@ class Teacher:
         spread = (np.maximum(scores, 0).mean(axis=0) + np.float32(1e-3)) ** self.config.popularity
         rows = scores * spread
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), _TINY)
-        values, left = np.linalg.eigh(rows @ rows.T)
+        gram = rows @ rows.T
+        gram.flat[:: len(gram) + 1] += _TINY  # or nothing would lead where all scores are 0
         size = min(out, *rows.shape)
-        vectors = rows.T @ left[:, ::-1][:, :size] / np.sqrt(np.maximum(values[::-1][:size], _TINY))
+        if len(gram) > _ALL_FOUND:
+            values, left = eigsh(gram, size, v0=np.ones(len(gram), gram.dtype))
+        else:
+            values, left = np.linalg.eigh(gram)
+        values, left = values[::-1][:size], left[:, ::-1][:, :size]
+        vectors = rows.T @ left / np.sqrt(np.maximum(values, _TINY))
         start = np.zeros((len(vectors), out), dtype=np.float32)
         start[:, :size] = vectors / spread[:, None]
         start *= _DEVIATION / max(float(np.sqrt((start[:, :size] ** 2).mean())), _TINY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import keras
 import numpy as np
@@ -32,11 +32,11 @@ class TwoHeads(NamedTuple):
     retrieval: Embeddings
     rating: Embeddings | None
 
-
-def _join(blocks: Iterable[TwoHeads]) -> TwoHeads:
-    """The embeddings of all blocks, one after the other; there is one at least."""
-    retrieval, rating = zip(*blocks, strict=True)
-    return TwoHeads(np.concatenate(retrieval), None if rating[0] is None else np.concatenate(rating))
+    @classmethod
+    def join(cls, blocks: Iterable[Self]) -> Self:
+        """The embeddings of all blocks, one after the other; there is one at least."""
+        retrieval, rating = zip(*blocks, strict=True)
+        return cls(np.concatenate(retrieval), None if rating[0] is None else np.concatenate(rating))
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,7 @@ class TwoTowers:
     def embed_users(self, histories: Histories) -> TwoHeads:
         """Embeddings of users with these ratings."""
         blocks = histories.blocks()
-        return _join(self.embed_user_rows(self.encoder.encode(block)) for block in blocks)
-
-    def embed_user_rows(self, rows: FeatureRows) -> TwoHeads:
-        """Embeddings of users encoded as float32 (n, width)."""
-        return _embed(self.user_tower, rows)
+        return TwoHeads.join(_embed(self.user_tower, self.encoder.encode(block)) for block in blocks)
 
     def embed_movies(self) -> TwoHeads:
         """Embeddings of every movie."""
@@ -94,7 +90,6 @@ class TwoTowers:
 def fit(
     train: Interactions,
     content: MovieContent,
-    rating_scale: tuple[float, float],
     recipe: Recipe,
     *,
     seed: int,
@@ -114,9 +109,7 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     hybrid = recipe.hybrid
     train = train.by_user() if hybrid else train
-    statistics = Statistics.of(
-        train, content, rating_scale, recipe.features.damping, hybrid, bounds=recipe.bounds
-    )
+    statistics = Statistics.of(train, content, recipe.features.damping, hybrid, bounds=recipe.bounds)
     history = statistics.spec.history
 
     def rating_towers() -> RatingTowers:

@@ -119,8 +119,8 @@ def made(
     if recipe_name == "reference":
         (folder / "quick.toml").write_text(QUICK_RECIPE)
     recipe = load_recipe(str(two_headed_recipe if recipe_name == "two heads" else folder / "quick.toml"))
-    content, scale = MovieContent.of(dataset), dataset.rating_scale
-    towers = fit(interactions, content, scale, recipe, seed=1, watch=watch)
+    content = MovieContent.of(dataset)
+    towers = fit(interactions, content, recipe, seed=1, watch=watch)
     exported = export_bundle(folder / "bundles", towers, dataset, recipe.name, None, extras={})
     _, bundle = read_bundle(folder / "bundles", exported.manifest.model_version)
     return Made(dataset, losses, towers, bundle, interactions)

@@ -25,7 +25,7 @@ _CONTENT = MovieContent(
     genres=np.stack([np.arange(_MOVIES) % 2 == 0, np.arange(_MOVIES) % 2 == 1], axis=1),
     years=np.linspace(1960, 2000, _MOVIES),
 )
-_METHODS: dict[str, Method] = {"mean": mean, **RANKERS, **RATERS, "hgb": hgb(_CONTENT, _SCALE)}
+_METHODS: dict[str, Method] = {"mean": mean, **RANKERS, **RATERS, "hgb": hgb(_CONTENT)}
 
 
 def _ratings(rows: list[tuple[int, int, float]], users: int = 3, movies: int = 3) -> Interactions:
@@ -80,7 +80,7 @@ def test_svd_knows_a_stranger_by_the_mean() -> None:
 
 
 def test_svd_learns_the_same_on_any_scale() -> None:
-    percent = replace(_TRAIN, ratings=_TRAIN.ratings * 20, scale=(0.0, 100.0))
+    percent = replace(_TRAIN, ratings=_TRAIN.ratings * 20, allowed=(0.0, 100.0))
     pairs = [(user, movie) for user in range(2) for movie in range(2)]
     stars, hundreds = (_predicted(svd(_fold(train)), pairs) for train in (_TRAIN, percent))
     assert hundreds == pytest.approx(stars * 20)
@@ -88,7 +88,7 @@ def test_svd_learns_the_same_on_any_scale() -> None:
 
 
 def test_likes_are_those_of_the_scale() -> None:
-    tens = replace(_TRAIN, ratings=_TRAIN.ratings * 2, scale=(1.0, 10.0))
+    tens = replace(_TRAIN, ratings=_TRAIN.ratings * 2, allowed=(1.0, 10.0))
     assert tens.liked.tolist() == _TRAIN.liked.tolist() == [True, False, True, False]
     assert (_scores(popular(_fold(tens)), [0]) == _scores(popular(_fold(_TRAIN)), [0])).all()
 
@@ -185,7 +185,7 @@ def test_trees_learn_what_the_biases_cannot() -> None:
         assert fitted.ratings
         return float(np.std(fitted.ratings(test.user_rows, test.movie_rows) - test.ratings))
 
-    assert error(hgb(_CONTENT, _SCALE)(fold)) < error(bias(fold)) / 2
+    assert error(hgb(_CONTENT)(fold)) < error(bias(fold)) / 2
 
 
 @pytest.fixture(scope="module")

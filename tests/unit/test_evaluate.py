@@ -33,7 +33,7 @@ _FOUND = {  # by user: movies from the best to the worst, those told in front
 def _interactions(rows: list[tuple[int, int, float]]) -> Interactions:
     users, movies, ratings = (np.array(column) for column in zip(*rows, strict=True))
     times = np.arange(len(rows), dtype=np.int64)
-    return Interactions(users, movies, ratings.astype(np.float64), times, users=5, movies=_MOVIES)
+    return Interactions(users, movies, ratings.astype(np.float64), times, 5, _MOVIES, allowed=_SCALE)
 
 
 _TRAIN = _interactions([(1, 3, 3.0), (1, 12, 1.0), (3, 3, 5.0), (3, 2, 2.0), (3, 0, 4.0)])
@@ -76,7 +76,7 @@ def _told(scores: FeatureRows | None = None, ratings: float | None = None) -> Me
 
 @pytest.fixture(scope="module")
 def judged() -> Judged:
-    return judge(_protocol(), _told(_scorer(_FOUND), ratings=3.0), _SCALE)
+    return judge(_protocol(), _told(_scorer(_FOUND), ratings=3.0))
 
 
 def test_rankings_are_judged_by_what_was_liked_afterwards(judged: Judged) -> None:
@@ -122,7 +122,7 @@ def test_ratings_are_kept_beside_those_predicted(judged: Judged) -> None:
 
 @pytest.mark.parametrize(("predicted", "kept"), [(9.0, 5.0), (-9.0, 1.0), (4.99, 4.99)])
 def test_predictions_are_clipped_to_the_scale(predicted: float, kept: float) -> None:
-    judged = judge(_protocol(), _told(ratings=predicted), _SCALE)
+    judged = judge(_protocol(), _told(ratings=predicted))
     assert judged.ratings["predicted"].tolist() == [kept] * 5
 
 
@@ -130,15 +130,15 @@ def test_predictions_are_clipped_to_the_scale(predicted: float, kept: float) -> 
 @pytest.mark.parametrize("rated", [True, False])
 def test_a_protocol_says_what_is_judged(*, ranked: bool, rated: bool) -> None:
     protocol = _protocol(ranked=ranked, rated=rated)
-    judged = judge(protocol, _told(_scorer(_FOUND), ratings=3.0), _SCALE)
+    judged = judge(protocol, _told(_scorer(_FOUND), ratings=3.0))
     lengths = [len(table) for table in (judged.users, judged.likes, judged.shown, judged.ratings)]
     assert lengths == [3 * ranked, 3 * ranked, 30 * ranked, 5 * rated]
 
 
 def test_a_method_is_judged_by_what_it_can_do() -> None:
-    only_ranks = judge(_protocol(), _told(_scorer(_FOUND)), _SCALE)
+    only_ranks = judge(_protocol(), _told(_scorer(_FOUND)))
     assert (len(only_ranks.users), len(only_ranks.ratings)) == (3, 0)
-    only_rates = judge(_protocol(), _told(ratings=3.0), _SCALE)
+    only_rates = judge(_protocol(), _told(ratings=3.0))
     assert (len(only_rates.users), len(only_rates.ratings)) == (0, 5)
     for judged in (only_ranks, only_rates):
         assert {"user_row", "history", NDCG, RECALL, MRR, "group"} <= set(judged.users)
@@ -158,7 +158,7 @@ def test_folds_are_judged_apart_and_told_together(monkeypatch: pytest.MonkeyPatc
         seen.append(fold)
         return _told(_scorer(_FOUND), ratings=len(seen))(fold)
 
-    judged = judge(_protocol(*folds), method, _SCALE)
+    judged = judge(_protocol(*folds), method)
     assert [fold is given for fold, given in zip(seen, folds, strict=True)] == [True, True]
     assert judged.users["user_row"].tolist() == [4, 0]
     assert judged.users.index.tolist() == [0, 1]
@@ -168,7 +168,7 @@ def test_folds_are_judged_apart_and_told_together(monkeypatch: pytest.MonkeyPatc
 
 def test_a_fold_in_which_nobody_liked_anything_is_no_fault() -> None:
     folds = [Fold(_TRAIN, _HISTORY, _TEST.take(_TEST.user_rows == user)) for user in (0, 2)]
-    judged = judge(_protocol(*folds), _told(_scorer(_FOUND)), _SCALE)
+    judged = judge(_protocol(*folds), _told(_scorer(_FOUND)))
     assert judged.users[NDCG].isna().tolist() == [False, True]
     assert len(judged.likes) == 2
 
@@ -192,7 +192,7 @@ def _folds(draw: st.DrawFn) -> Fold:
 @given(_folds(), st.integers(0, 100))
 def test_what_was_told_is_never_shown(fold: Fold, seed: int) -> None:
     scores = np.random.default_rng(seed).integers(0, 4, (5, _MOVIES)).astype(np.float32)
-    judged = judge(_protocol(fold), _told(scores), _SCALE)
+    judged = judge(_protocol(fold), _told(scores))
     shown = judged.shown["movie_row"].to_numpy().reshape(-1, K)
     asking = judged.users["user_row"].tolist()
     assert asking == sorted(set(fold.test.user_rows.tolist()))
@@ -208,7 +208,7 @@ def test_a_told_movie_is_not_shown_where_no_other_is_left() -> None:
     told = [(0, movie, 3.0) for movie in range(_MOVIES - 2)]
     fold = Fold(_TRAIN, _interactions(told), _interactions([(0, _MOVIES - 1, 5.0)]))
     scores = np.tile(np.arange(_MOVIES, 0, -1, dtype=np.float32), (5, 1))
-    judged = judge(_protocol(fold), _told(scores), _SCALE)
+    judged = judge(_protocol(fold), _told(scores))
     assert judged.shown["movie_row"].tolist() == [_MOVIES - 2, _MOVIES - 1]
     assert judged.users[MRR].tolist() == [0.5]
     assert judged.likes["found"].tolist() == [True]
@@ -216,13 +216,13 @@ def test_a_told_movie_is_not_shown_where_no_other_is_left() -> None:
 
 def test_a_prediction_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(TrainingError, match="5 of 5 predicted ratings are not numbers"):
-        judge(_protocol(), _told(ratings=math.nan), _SCALE)
+        judge(_protocol(), _told(ratings=math.nan))
 
 
 def test_many_users_are_judged_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = judge(_protocol(), _told(_scorer(_FOUND)), _SCALE)
+    whole = judge(_protocol(), _told(_scorer(_FOUND)))
     monkeypatch.setattr(evaluate, "_USERS_AT_ONCE", 2)
-    apart = judge(_protocol(), _told(_scorer(_FOUND)), _SCALE)
+    apart = judge(_protocol(), _told(_scorer(_FOUND)))
     for name in ("users", "likes", "shown"):
         assert getattr(whole, name).equals(getattr(apart, name))
 
@@ -230,7 +230,7 @@ def test_many_users_are_judged_as_few_are(monkeypatch: pytest.MonkeyPatch) -> No
 def test_scores_are_not_changed_by_being_judged() -> None:
     scores = _scorer(_FOUND)
     kept = scores.copy()
-    judge(_protocol(), lambda _: Fitted(scores=lambda users: scores[: len(users)]), _SCALE)
+    judge(_protocol(), lambda _: Fitted(scores=lambda users: scores[: len(users)]))
     assert (scores == kept).all()
 
 
@@ -240,7 +240,7 @@ def test_every_baseline_can_be_judged() -> None:
     rows = [(user, movie, float(generator.integers(1, 6))) for user, movie in pairs.tolist()]
     protocol = temporal(_interactions(rows))
     for name, method in {**RANKERS, **RATERS}.items():
-        judged = judge(protocol, method, _SCALE)
+        judged = judge(protocol, method)
         assert bool(len(judged.ratings)) == (name in RATERS), name
         assert bool(len(judged.users)) == (name in RANKERS), name
         assert judged.ratings["predicted"].between(*_SCALE).all()

@@ -46,11 +46,11 @@ def rated_by(user: int) -> Ints:
 
 
 def test_few_movies_are_not_divided() -> None:
-    assert divide(MOVIES, USERS, RATED) is None
+    assert divide(MOVIES, USERS.__getitem__, RATED) is None
 
 
 def test_movies_lie_in_the_cell_whose_centroid_is_nearest() -> None:
-    partition = divide(MOVIES, USERS, RATED, least_movies=5000)
+    partition = divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)
     assert partition is not None
     partition.check(5000, 8)
     np.testing.assert_allclose(np.linalg.norm(partition.centroids, axis=1), 1, rtol=1e-5)
@@ -59,7 +59,7 @@ def test_movies_lie_in_the_cell_whose_centroid_is_nearest() -> None:
 
 
 def test_users_find_almost_all_of_their_top_movies_that_they_have_not_rated() -> None:
-    partition = divide(MOVIES, USERS, RATED, least_movies=5000)
+    partition = divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)
     assert partition is not None
     index = ApproximateIndex(MOVIES, partition)
     found = index.search([Search(user, 10, rated_by(row)) for row, user in enumerate(USERS)])
@@ -73,7 +73,7 @@ def test_users_find_almost_all_of_their_top_movies_that_they_have_not_rated() ->
 
 @pytest.mark.parametrize("rated", [0, 10, 150, 160, 700, 2500, 4500, 4985, 5000])
 def test_what_is_found_is_the_best_of_the_movies_near(rated: int) -> None:
-    partition = divide(MOVIES, USERS, RATED, least_movies=5000)
+    partition = divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)
     assert partition is not None
     excluded = np.random.default_rng(rated).permutation(5000)[:rated]
     found = ApproximateIndex(MOVIES, partition).search(
@@ -87,7 +87,7 @@ def test_what_is_found_is_the_best_of_the_movies_near(rated: int) -> None:
 
 
 def test_the_same_movies_are_divided_alike() -> None:
-    one, other = (divide(MOVIES, USERS, RATED, least_movies=5000) for _ in range(2))
+    one, other = (divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000) for _ in range(2))
     assert one is not None
     assert other is not None
     assert one.write() == other.write()
@@ -95,7 +95,7 @@ def test_the_same_movies_are_divided_alike() -> None:
 
 def test_what_would_look_through_too_much_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training.partition, "_WORTH", 1000)
-    assert divide(MOVIES, USERS, RATED, least_movies=5000) is None
+    assert divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000) is None
 
 
 def test_a_filter_has_more_cells_looked_through() -> None:

@@ -29,7 +29,7 @@ def _dataset(ratings: list[tuple[int, int, float, int]]) -> Dataset:
         }
     )
     table = pd.DataFrame(ratings, columns=columns).astype({"rating": "float32"})
-    return replace(make_dataset("made-up", "0" * 64, table, movies), rating_scale=RATING_SCALE)
+    return replace(make_dataset("made-up", "0" * 64, table, movies), allowed=RATING_SCALE)
 
 
 def _sample(ratings: list[tuple[int, int, float, int]], fitted: Fitted) -> tuple[Sample, ...]:

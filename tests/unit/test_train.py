@@ -25,8 +25,6 @@ from twotower.errors import TrainingError
 from twotower.histories import NO_RATINGS, Histories
 from twotower.statistics import UserSums
 
-_SCALE = (0.5, 5.0)
-
 
 @pytest.fixture(scope="module")
 def dataset(data: Path) -> Dataset:
@@ -64,11 +62,11 @@ def two_headed(two_headed_recipe: Path) -> Recipe:
 @pytest.fixture(scope="module")
 def towers(fold: Fold, content: MovieContent, recipe: Recipe) -> TwoTowers:
     """Fitted for one epoch, with seed 1."""
-    return fit(fold.train, content, _SCALE, recipe, seed=1, epochs=1)
+    return fit(fold.train, content, recipe, seed=1, epochs=1)
 
 
 def _statistics(train: Interactions, content: MovieContent) -> Statistics:
-    return Statistics.of(train, content, _SCALE, damping=5.0)
+    return Statistics.of(train, content, damping=5.0)
 
 
 def _weights(towers: TwoTowers) -> list[np.ndarray]:
@@ -127,9 +125,7 @@ def test_no_held_out_rating_reaches_features_or_weights(
     movie_rows = np.where(held_out, others, interactions.movie_rows)
     (turned,) = temporal(replace(interactions, ratings=ratings, movie_rows=movie_rows)).folds
     chosen = request.getfixturevalue(heads)
-    before, after = (
-        fit(part.train, content, _SCALE, chosen, seed=1, epochs=1) for part in (fold, turned)
-    )
+    before, after = (fit(part.train, content, chosen, seed=1, epochs=1) for part in (fold, turned))
     assert before.encoder.spec == after.encoder.spec
     told, told_after = fold.history.histories(fold.asked_at), turned.history.histories(turned.asked_at)
     assert (before.encoder.encode(told) == after.encoder.encode(told_after)).all()
@@ -145,9 +141,9 @@ def test_from_shuffled_ratings_two_heads_learn_no_more_than_their_mean(
     validation: Fold, content: MovieContent, two_headed: Recipe
 ) -> None:
     train, ratings = validation.train, validation.test.ratings
-    towers = fit(train, content, _SCALE, two_headed, seed=1)
+    towers = fit(train, content, two_headed, seed=1)
     shuffled_ratings = np.random.default_rng(0).permutation(train.ratings)
-    fooled = fit(replace(train, ratings=shuffled_ratings), content, _SCALE, two_headed, seed=1)
+    fooled = fit(replace(train, ratings=shuffled_ratings), content, two_headed, seed=1)
     told = replace(validation, history=replace(train, ratings=shuffled_ratings))
     deviation = rmse(train.ratings.mean() - ratings)
     assert rmse(_predicted(towers, validation) - ratings) < 0.9 * deviation
@@ -197,7 +193,7 @@ _MANY = _some(20, 40, 500)
 def test_two_heads_are_fitted_to_whatever_there_is(
     two_headed: Recipe, train: Interactions, content: MovieContent
 ) -> None:
-    towers = fit(train, content, _SCALE, two_headed, seed=1, epochs=1)
+    towers = fit(train, content, two_headed, seed=1, epochs=1)
     users = towers.embed_users(Histories.join([train.histories(), NO_RATINGS]))
     for embeddings in (*users, *towers.embed_movies()):
         assert embeddings is not None
@@ -207,9 +203,9 @@ def test_two_heads_are_fitted_to_whatever_there_is(
 
 
 def test_ratings_on_a_larger_scale_are_learned_as_the_same_stars(two_headed: Recipe) -> None:
-    larger = replace(_MANY, ratings=_MANY.ratings * 4, scale=(2.0, 20.0))
+    larger = replace(_MANY, ratings=_MANY.ratings * 4, allowed=(2.0, 20.0))
     fitted = [
-        fit(train, _content(40), train.scale, two_headed, seed=1, epochs=1).asked_by(train.histories())
+        fit(train, _content(40), two_headed, seed=1, epochs=1).asked_by(train.histories())
         for train in (_MANY, larger)
     ]
     stars, fours = (each.ratings(_MANY.user_rows, _MANY.movie_rows) for each in fitted if each.ratings)
@@ -220,8 +216,8 @@ def test_ratings_on_a_larger_scale_are_learned_as_the_same_stars(two_headed: Rec
 
 
 def test_where_there_are_no_ratings_none_are_predicted(two_headed: Recipe) -> None:
-    taken = replace(_MANY, ratings=np.ones(500), scale=(1.0, 1.0), rated=False)
-    towers = fit(taken, _content(40), taken.scale, two_headed, seed=1)
+    taken = replace(_MANY, ratings=np.ones(500), allowed=(1.0, 1.0), rated=False)
+    towers = fit(taken, _content(40), two_headed, seed=1)
     users, movies = towers.embed_users(taken.histories()), towers.embed_movies()
     assert users.rating is None
     assert movies.rating is None
@@ -249,7 +245,7 @@ def test_a_checkerboard_is_learned_by_both_heads(two_headed: Recipe) -> None:
     assert two_headed.hybrid
     large = two_headed.hybrid.model_copy(update={"factors": shipped.factors})
     recipe = two_headed.model_copy(update={"hybrid": large})
-    towers = fit(train, _content(80), _SCALE, recipe, seed=1)
+    towers = fit(train, _content(80), recipe, seed=1)
     fitted = towers.asked_by(train.histories())
     assert fitted.ratings
     assert fitted.scores
@@ -270,7 +266,7 @@ def test_users_never_learned_from_are_known_by_what_is_told(
 ) -> None:
     cold = cold_user(Interactions.of(dataset)).folds[0]
     turned = replace(cold, history=replace(cold.history, ratings=5.5 - cold.history.ratings))
-    towers = fit(cold.train, content, _SCALE, recipe, seed=1, epochs=1)
+    towers = fit(cold.train, content, recipe, seed=1, epochs=1)
     assert np.abs(_predicted(towers, cold) - _predicted(towers, turned)).max() > 0.01
 
 
@@ -305,7 +301,7 @@ def test_a_movie_without_ratings_is_seen_as_any_other_would_be_if_nobody_had_rat
 ) -> None:
     chosen: Recipe = request.getfixturevalue(heads)
     train = fold.train.by_user()
-    statistics = Statistics.of(train, content, _SCALE, 5.0, chosen.hybrid)
+    statistics = Statistics.of(train, content, 5.0, chosen.hybrid)
     rated = np.isin(np.arange(train.movies), train.movie_rows)
     assert 0 < rated.sum() < train.movies
     as_they_are, as_unrated = statistics.movie_rows, statistics.unrated_movie_rows
@@ -317,7 +313,7 @@ def test_the_share_of_movies_asked_for_is_shown_unrated(
     fold: Fold, content: MovieContent, two_headed: Recipe
 ) -> None:
     train = fold.train.by_user()
-    statistics = Statistics.of(train, content, _SCALE, 5.0, two_headed.hybrid)
+    statistics = Statistics.of(train, content, 5.0, two_headed.hybrid)
 
     def shares(unrated: float) -> float:
         config = two_headed.fit.model_copy(update={"unrated": unrated})
@@ -334,7 +330,7 @@ def test_averaged_over_long_weights_are_those_after_the_first_step(
     fold: Fold, content: MovieContent, two_headed: Recipe
 ) -> None:
     train, rate = fold.train.by_user(), 1e-3
-    statistics = Statistics.of(train, content, _SCALE, 5.0, two_headed.hybrid)
+    statistics = Statistics.of(train, content, 5.0, two_headed.hybrid)
 
     def farthest(averaging: float | None) -> float:
         changes = {"learning_rate": rate, "weight_decay": 0.0, "averaging": averaging}
@@ -357,7 +353,7 @@ def test_averaged_over_long_weights_are_those_after_the_first_step(
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(
     fold: Fold, content: MovieContent, recipe: Recipe, towers: TwoTowers
 ) -> None:
-    same, other = (fit(fold.train, content, _SCALE, recipe, seed=seed, epochs=1) for seed in (1, 2))
+    same, other = (fit(fold.train, content, recipe, seed=seed, epochs=1) for seed in (1, 2))
     assert all((a == b).all() for a, b in zip(_weights(towers), _weights(same), strict=True))
     assert any((a != b).any() for a, b in zip(_weights(towers), _weights(other), strict=True))
 
@@ -397,9 +393,9 @@ def test_the_weights_are_those_of_the_best_epoch(
     quick = {"learning_rate": 3e-2, "max_epochs": 8, "patience": 2}
     restless = recipe.model_copy(update={"fit": recipe.fit.model_copy(update=quick)})
     judged = {"validation": validation.test, "watch": lambda *_: nullcontext(on_epoch)}
-    towers = fit(validation.train, content, _SCALE, restless, seed=1, **judged)
+    towers = fit(validation.train, content, restless, seed=1, **judged)
     assert towers.epochs == np.argmin(losses) + 1 < len(losses) <= 8
-    again = fit(validation.train, content, _SCALE, restless, seed=1, epochs=towers.epochs)
+    again = fit(validation.train, content, restless, seed=1, epochs=towers.epochs)
     for weights, same in zip(_weights(towers), _weights(again), strict=True):
         assert (weights == same).all()
     squares = (_predicted(towers, validation) - validation.test.ratings) ** 2
@@ -409,8 +405,8 @@ def test_the_weights_are_those_of_the_best_epoch(
 def test_constant_ratings_are_learned_without_a_number_that_is_not_finite(
     fold: Fold, content: MovieContent, recipe: Recipe
 ) -> None:
-    constant = replace(fold.train, ratings=np.full(len(fold.train), 4.0))
-    towers = fit(constant, content, (4.0, 4.0), recipe, seed=1, epochs=1)
+    constant = replace(fold.train, ratings=np.full(len(fold.train), 4.0), allowed=None)
+    towers = fit(constant, content, recipe, seed=1, epochs=1)
     assert all(np.isfinite(weights).all() for weights in _weights(towers))
     assert (_predicted(towers, replace(fold, history=constant)) == 4.0).all()
 
@@ -422,7 +418,7 @@ def test_a_loss_that_is_no_number_ends_the_fit(
     faulty = replace(validation.train, ratings=np.full(len(validation.train), np.nan))
     held_out = validation.test if validated else None
     with pytest.raises(TrainingError, match="the loss is not finite after epoch"):
-        fit(faulty, content, _SCALE, recipe, seed=1, validation=held_out, epochs=1)
+        fit(faulty, content, recipe, seed=1, validation=held_out, epochs=1)
 
 
 @pytest.mark.parametrize("most", [1, 300, 2_000, 10**6])
@@ -442,11 +438,11 @@ def test_within_bounds_much_is_left_out_and_what_is_left_is_learned_as_before(
 ) -> None:
     chosen: Recipe = request.getfixturevalue(heads)
     bounds = Bounds(movies=40, pairs=len(fold.train), ratings=len(fold.train) // 2)
-    statistics = Statistics.of(fold.train.by_user(), content, _SCALE, 5.0, chosen.hybrid, bounds=bounds)
+    statistics = Statistics.of(fold.train.by_user(), content, 5.0, chosen.hybrid, bounds=bounds)
     assert 0 < len(statistics.learned) <= bounds.ratings
     targets = [scaled for _, scaled in shuffled(statistics, chosen.fit, np.random.default_rng(0))]
     assert sum(map(len, targets)) == len(statistics.learned)
-    towers = fit(fold.train, content, _SCALE, chosen.model_copy(update={"bounds": bounds}), seed=1)
+    towers = fit(fold.train, content, chosen.model_copy(update={"bounds": bounds}), seed=1)
     if towers.encoder.factors:
         assert len(towers.encoder.factors.successors) == 1 + bounds.movies
     predicted = _predicted(towers, fold)
