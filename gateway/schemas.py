@@ -32,9 +32,10 @@ LARGEST_NUMBER: Final = 3.4e38
 """That a float32 holds."""
 _CANNOT_BE: Final = "a service answered with what cannot be"
 
-Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+# The format says what is the greatest: FastAPI writes bounds as floats, of which none is just that.
+Id = Annotated[int, Field(ge=0, le=MAX_ID, json_schema_extra={"format": "int64"})]
 ExternalId = Annotated[str, Field(min_length=1)]
-Seconds = Annotated[int, Field(ge=0, le=MAX_ID, description="Seconds since 1970 (UTC).")]
+Seconds = Annotated[Id, Field(description="Seconds since 1970 (UTC).")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)]
 Genre = Annotated[str, Field(min_length=1, max_length=MAX_GENRE_LENGTH)]
 # The first fault of a long list is told, not all of thousands.
@@ -65,6 +66,11 @@ def _one_with(external: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _given(name: str) -> dict[str, Any]:
+    """The JSON Schema of an object in which this field is neither absent nor null."""
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+
+
 def _check_external_user_id(external_id: str | None, others: ValidationInfo) -> str | None:
     if external_id is not None and others.data.get("user_id") is not None:
         raise PydanticCustomError("two_ids", "Goes not with user_id: give one of them")
@@ -73,6 +79,8 @@ def _check_external_user_id(external_id: str | None, others: ValidationInfo) -> 
 
 class Rating(_Request):
     """One rating of one movie, which either `movie_id` or `external_id` names."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("movie_id"), _given("external_id")]})
 
     external_id: ExternalId | None = Field(
         None, description="What the data call the movie, where ids are no numbers there."
@@ -114,6 +122,17 @@ class MovieFilter(_Request):
 class RecommendationRequest(_Request):
     """A user - an id, `ratings`, both, or `features` alone - and what to recommend."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                _given("user_id"),
+                _given("external_user_id"),
+                _given("features"),
+                {**_given("ratings"), "not": {"anyOf": [_given("user_id"), _given("external_user_id")]}},
+            ]
+        }
+    )
+
     user_id: Id | None = Field(None, description="A user of the training data.")
     external_user_id: Annotated[ExternalId | None, AfterValidator(_check_external_user_id)] = Field(
         None,
@@ -152,7 +171,11 @@ class BatchRequest(_Request):
 class PredictRequest(BaseModel):
     """The first version's request, of a user whom either `uid` or `external_user_id` names."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        json_schema_extra={"oneOf": [_given("uid"), _given("external_user_id")]},
+    )
 
     external_user_id: ExternalId | None = Field(
         None, description="What the data call the user, where ids are no numbers there."
