@@ -27,7 +27,7 @@ _FASTER = {
     "max_epochs = 4": "max_epochs = 2",
     "svd = 32": "svd = 8",
     "factors = 20": "factors = 6",
-    "landmarks = 512": "landmarks = 300",
+    "landmarks = [512, 1024]": "landmarks = [300, 300]",
     "examples = 8000": "examples = 500",
 }
 """What is changed in the shipped recipe of two heads for data as small as these."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
+import numpy as np
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from training.stars import MOST
+from twotower.arrays import Ints
 from twotower.errors import SettingsError
 from twotower.features import HistoryRules
 
@@ -132,14 +134,28 @@ class RetrievalConfig(DescentConfig):
     """Ridge penalties of the movies' regressions on each other, whose mean is taken."""
     popularity: float
     """The power of a movie's mean score by which it is weighted where directions are sought."""
-    landmarks: Positive
-    """How many of the most liked movies a user's vector is sought on."""
+    landmarks: tuple[Positive, Positive]
+    """How many of the most liked movies a user's vector is sought on, at least and at most."""
+    landmark_likes: Positive
+    """How many likes each has that the least number does not ask for."""
     parts: Annotated[int, Field(ge=2, le=20)]
     """A user's histories are taught by the closed form of the other parts of the users."""
     examples: Annotated[int, Field(ge=100)]
     """How many made-up histories the towers learn from."""
     away: Annotated[float, Field(ge=0, le=1)]
     """The share of these that come back after a pause."""
+
+    @field_validator("landmarks")
+    @classmethod
+    def _is_range(cls, landmarks: tuple[int, int]) -> tuple[int, int]:
+        least, most = landmarks
+        if least > most:
+            raise ValueError(f"at least {least} and at most {most}; the least comes first")
+        return landmarks
+
+    def count_landmarks(self, likes: Ints) -> int:
+        """How many landmarks there are among movies with so many likes: int64 (movies,)."""
+        return int(np.clip(np.count_nonzero(likes >= self.landmark_likes), *self.landmarks))
 
 
 class PlacementConfig(DescentConfig):

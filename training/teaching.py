@@ -79,6 +79,7 @@ class Teacher:
         rated = np.flatnonzero(self.histories.counts)
         self._places = np.zeros(train.movies, dtype=np.int64)
         self._places[self.kept] = np.arange(1, len(self.kept) + 1)
+        self._landmarks = config.count_landmarks(likes[self.kept])
         self._parts = np.array_split(random.permutation(rated), min(config.parts, len(rated)))
         window = longest_window(self.histories.counts, bounds.pairs)
         pairs = [
@@ -103,9 +104,9 @@ class Teacher:
         return self._encoder(self.scorer.table)
 
     def _encoder(self, table: FeatureRows) -> UserEncoder:
-        successors = table[:, : self.config.landmarks]
+        successors = table[:, : self._landmarks]
         successors = np.concatenate([np.zeros_like(successors[:1]), successors])
-        told = Told(self._places, successors, self.start[: self.config.landmarks])
+        told = Told(self._places, successors, self.start[: self._landmarks])
         return self.statistics.encoder(told)
 
     def examples(self, random: np.random.Generator) -> Examples:

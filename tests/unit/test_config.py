@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.config import load_recipe, recipe_names
@@ -56,6 +57,11 @@ def test_a_wrong_value_names_its_entry(tmp_path: Path) -> None:
             r"retrieval\.penalties: .*at least 1 item",
         ),
         (
+            "landmarks = [512, 1024]",
+            "landmarks = [512, 500]",
+            r"retrieval\.landmarks: .*at least 512 and at most 500",
+        ),
+        (
             "examples = 8000",
             "examples = 1",
             r"retrieval\.examples: .*or equal to 100",
@@ -88,3 +94,15 @@ def test_a_recipe_of_two_heads_that_cannot_work_names_its_entry(
     path.write_text(shipped.replace(before, after))
     with pytest.raises(SettingsError, match=fault):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("often", "count"),
+    [(0, 512), (600, 600), (3_000, 1_024)],
+)
+def test_landmarks_are_the_movies_liked_often_between_two_bounds(often: int, count: int) -> None:
+    hybrid = load_recipe("hybrid").hybrid
+    assert hybrid is not None
+    retrieval = hybrid.retrieval
+    likes = np.repeat([retrieval.landmark_likes, retrieval.landmark_likes - 1], [often, 5_000])
+    assert retrieval.count_landmarks(likes) == count

@@ -21,7 +21,7 @@ _SMALL = {
     "factors = 20": "factors = 2",
     "movie_steps = 3": "movie_steps = 1",
     "user_steps = 12": "user_steps = 1",
-    "landmarks = 1024": "landmarks = 40",
+    "landmarks = [512, 1024]": "landmarks = [40, 40]",
     "examples = 8000": "examples = 200",
     "epochs = 10": "epochs = 1",
     "epochs = 15": "epochs = 1",
