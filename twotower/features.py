@@ -62,13 +62,8 @@ class Scaling(BaseModel):
 
     def apply(self, rows: Floats) -> FeatureRows:
         """Rows to mean 0 and deviation 1, as float32."""
-        mean, deviation = self._arrays
-        scaled: Floats = (rows - mean) / deviation
+        scaled: Floats = (rows - np.array(self.mean)) / np.array(self.deviation)
         return scaled.astype(np.float32)
-
-    @cached_property
-    def _arrays(self) -> tuple[Floats, Floats]:
-        return np.array(self.mean), np.array(self.deviation)
 
 
 class Fading(BaseModel):
