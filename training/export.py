@@ -73,11 +73,9 @@ def export_bundle(
     user_tower, item_tower = to_litert(towers.user_tower), to_litert(towers.item_tower)
     movies = embed(item_tower, towers.movie_rows)
     rated = interactions.histories()
-    some = np.linspace(0, len(rated) - 1, min(len(rated), _COMPARED)).astype(np.int64)
-    users = _embed_users(user_tower, encoder, rated.of(some))
     difference = max(
         _largest_difference("item", movies, towers.embed_movies()),
-        _largest_difference("user", users, towers.embed_users(rated.of(some))),
+        _largest_user_difference(user_tower, towers, rated),
     )
 
     def embed_users(chosen: Ints) -> Embeddings:
@@ -143,6 +141,16 @@ def embed(tower: bytes, features: FeatureRows) -> TwoHeads:
 def _embed_users(user_tower: bytes, encoder: UserEncoder, histories: Histories) -> TwoHeads:
     """Users' embeddings as they are served."""
     return TwoHeads.join(embed(user_tower, encoder.encode(block)) for block in histories.blocks())
+
+
+def _largest_user_difference(user_tower: bytes, towers: TwoTowers, histories: Histories) -> float:
+    """Between the towers' embeddings of some users; Keras' and the served one see the same rows."""
+    some = np.linspace(0, len(histories) - 1, min(len(histories), _COMPARED)).astype(np.int64)
+    return max(
+        _largest_difference("user", embed(user_tower, rows), towers.embed_user_rows(rows))
+        for block in histories.of(some).blocks()
+        for rows in [towers.encoder.encode(block)]
+    )
 
 
 def _golden_users(

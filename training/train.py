@@ -56,7 +56,11 @@ class TwoTowers:
     def embed_users(self, histories: Histories) -> TwoHeads:
         """Embeddings of users with these ratings."""
         blocks = histories.blocks()
-        return TwoHeads.join(_embed(self.user_tower, self.encoder.encode(block)) for block in blocks)
+        return TwoHeads.join(self.embed_user_rows(self.encoder.encode(block)) for block in blocks)
+
+    def embed_user_rows(self, rows: FeatureRows) -> TwoHeads:
+        """Embeddings of users encoded as float32 (n, width)."""
+        return _embed(self.user_tower, rows)
 
     def embed_movies(self) -> TwoHeads:
         """Embeddings of every movie."""

@@ -76,9 +76,8 @@ class Checker:
             rows = self._timestamps(rows)
         else:
             rows = rows.with_columns(timestamp=pl.lit(0, pl.Int64))
-        rows = self.ids(
-            self.ids(rows, "user"), "item"
-        )  # last: text in a row dropped makes no text of all
+        # Ids come last: a text in a row that is dropped makes no texts of all.
+        rows = self.ids(self.ids(rows, "user"), "item")
         return rows.select(NO_RATINGS.columns)
 
     def movies(self, rows: pl.DataFrame) -> pl.DataFrame:
