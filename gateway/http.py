@@ -56,11 +56,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Runs out where a request does not come, or not whole."""
         self._refusal: RequestError | None = None
         """What is wrong with what came last; nothing after it can be read."""
+        self._outgoing: _Outgoing
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to serve a connection."""
         super().connection_made(transport)
-        self.transport = _Gathering(transport, self.loop)  # type: ignore[assignment]
+        self._outgoing = _Outgoing(transport, self.loop)
+        self.transport = self._outgoing  # type: ignore[assignment]
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -209,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _break_off(self, cycle: RequestResponseCycle, error: RequestError) -> None:
         """Have a request without the rest of its body answered, by the application."""
-        self._refusal = error
+        self._read_no_more(error)
         cycle.more_body = cycle.keep_alive = False
         _scope_of(cycle)[BROKEN_OFF] = error
         cycle.message_event.set()
@@ -218,7 +220,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse_in_turn(self, error: RequestError) -> None:
         """Refuse what has come, now or after the answers that are to come."""
-        self._refusal = error
+        self._read_no_more(error)
         self._stop_waiting()
         if self._is_unread and self._has_head and self.cycle.response_complete:
             self.transport.close()  # it had its answer before it was there
@@ -227,11 +229,13 @@ class HttpProtocol(HttpToolsProtocol):
         elif not self._is_answering():
             self._refuse(error)
 
-    def _refuse(self, error: RequestError) -> None:
-        """Send a problem that is of no request, and close.
+    def _read_no_more(self, error: RequestError) -> None:
+        """Pass over whatever else comes."""
+        self._refusal = error
+        self._outgoing.lingers = True
 
-        Not at once: closing upon what is still coming would take the problem away from the client.
-        """
+    def _refuse(self, error: RequestError) -> None:
+        """Send a problem that is of no request, and close."""
         self._let_go()
         if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
@@ -242,9 +246,7 @@ class HttpProtocol(HttpToolsProtocol):
             head += (name, b": ", value, b"\r\n")
         head.append(b"connection: close\r\n\r\n")
         self.transport.write(b"".join(head) + bytes(response.body))
-        self.transport.write_eof()
-        self.flow.resume_reading()
-        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        self.transport.close()
 
     def _is_answering(self) -> bool:
         """Whether the request that came last is sound, and not answered yet."""
@@ -307,30 +309,40 @@ def _scope_of(cycle: RequestResponseCycle) -> Scope:
     return cast("Scope", cycle.scope)
 
 
-class _Gathering:
+class _Outgoing:
     """A transport that writes what one round of the event loop gave it in one piece.
 
     uvicorn writes the head of an answer and then its body. A write is a call of the system, and a
     packet, and wakes up the client.
+
+    Where it `lingers`, it does not close at once: closing upon what is still coming would reset the
+    connection, and take answers away that the client has not read.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._gathered: list[bytes] = []
+        self._has_ended = False
+        self.lingers = False
 
     def write(self, data: bytes) -> None:
         if not self._gathered:
             self._loop.call_soon(self._flush)
         self._gathered.append(data)
 
-    def write_eof(self) -> None:
-        self._flush()
-        with suppress(OSError, RuntimeError):  # uvloop's, where the client has just gone
-            self._transport.write_eof()
-
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        if not self.lingers or self.is_closing():
+            self._transport.close()
+            return
+        self._has_ended = True
+        with suppress(OSError, RuntimeError):  # uvloop's, where the client has just gone
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._loop.call_later(_LINGER_SECONDS, self._transport.close)
+
+    def is_closing(self) -> bool:
+        return self._has_ended or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

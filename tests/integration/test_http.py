@@ -321,6 +321,16 @@ def test_a_fault_after_the_answer_has_no_second_answer(stack: Stack, fault: byte
         client.check_ended()
 
 
+def test_what_comes_after_a_fault_resets_no_connection(stack: Stack) -> None:
+    with connected(stack.gateway) as client:
+        client.send(CHUNKED + chunks(b" " * (LIMIT + 1), 2**15))
+        assert client.read().status == 413
+        for piece in (b"no size\r\n", *[b"a" * 2**12] * 20):
+            client.send(piece)
+            time.sleep(0.01)
+        client.check_ended()
+
+
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"])
 def test_another_method(stack: Stack, expected: dict[int, bytes], method: bytes) -> None:
     content = request(body_of(1))
