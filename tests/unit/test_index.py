@@ -127,6 +127,21 @@ def test_an_approximate_search_looks_through_the_cells_nearest() -> None:
     )
 
 
+@pytest.mark.parametrize("probes", [1, 5, 20, 31])
+def test_of_cells_as_near_the_first_are_looked_through(probes: int) -> None:
+    generator = np.random.default_rng(6)
+    rows = unit_rows(generator, 2000)
+    centroids = unit_rows(generator, 40)
+    centroids[5:30] = centroids[5]
+    partition = Partition(centroids, generator.integers(40, size=2000).astype(np.int32), probes)
+    index = ApproximateIndex(rows, partition)
+    searches = [Search(vector, 10) for vector in (*unit_rows(generator, 30), centroids[5])]
+    for search, together in zip(searches, index.search(searches), strict=True):
+        near = np.flatnonzero(partition.near(search.vector, 2000)).tolist()
+        assert pairs(together) == rank(rows, search.vector, near)[:10]
+        assert pairs(find(index, search)) == pairs(together)
+
+
 def test_what_the_cells_lack_is_sought_among_all_rows() -> None:
     rows = unit_rows(np.random.default_rng(5), 1000)
     index = ApproximateIndex(rows, halves(rows))

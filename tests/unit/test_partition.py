@@ -58,6 +58,34 @@ def test_movies_lie_in_the_cell_whose_centroid_is_nearest() -> None:
     np.testing.assert_allclose(scores[np.arange(5000), partition.cells], scores.max(axis=1), rtol=1e-5)
 
 
+def test_among_many_cells_a_movie_is_in_nearly_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.partition, "_MANY_CELLS", 200)
+    partition = divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)
+    assert partition is not None
+    assert len(partition.centroids) >= 200
+    scores = MOVIES @ partition.centroids.T
+    own, best = scores[np.arange(5000), partition.cells], scores.max(axis=1)
+    assert (own == best).mean() > 0.95
+    assert (best - own).mean() < 0.002
+
+
+def test_of_numbers_of_cells_that_is_taken_by_which_least_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cost(partition: Partition | None) -> float:
+        assert partition is not None
+        sizes = np.bincount(partition.cells, minlength=len(partition.centroids))
+        looked_at = [sizes[partition.nearest(user, partition.probes)].sum() for user in USERS]
+        return len(sizes) + 4 * float(np.mean(looked_at))
+
+    chosen = cost(divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000))
+    others = []
+    for by_root in (4, 8, 16):
+        monkeypatch.setattr(training.partition, "_CELLS_BY_ROOT", (by_root,))
+        others.append(cost(divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)))
+    assert chosen == min(others) < max(others)
+
+
 def test_users_find_almost_all_of_their_top_movies_that_they_have_not_rated() -> None:
     partition = divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000)
     assert partition is not None
