@@ -27,7 +27,7 @@ from twotower.process import run
 
 _REQUESTS: Final = 10_000
 _RATE: Final = 100
-"""Samples a second; each stops the process for a moment."""
+"""Samples a second."""
 _TITLE: Final = re.compile(rb'(<text id="title"[^>]*>)[^<]*')
 """Where py-spy tells how it was called."""
 _LOADED_LONGER: Final = 4
@@ -77,6 +77,7 @@ def _sample(sampler: str, programs: Sequence[Program], folder: Path, seconds: in
         program.name: subprocess.Popen(
             [
                 *(sampler, "record", "--pid", str(program.process.pid), "--rate", str(_RATE)),
+                "--nonblocking",  # threads that sleep seem busy in a process that is stopped to look
                 *("--duration", str(seconds), "--output", folder / f"{program.name}.svg"),
             ],
             stdout=subprocess.DEVNULL,

@@ -72,7 +72,7 @@ def _of_users(model: Model, bodies: Sequence[bytes]) -> Iterator[_Curve]:
     queries = [query_for(user, 10) for user in model.embedder.embed(profiles)]
     embed, retrieve = model.embedder.embed, model.retriever.retrieve
     most = len(model.bundle.catalogue)
-    lengths = [length for length in _RATINGS if length <= most]
+    lengths = sorted({min(length, most) for length in _RATINGS})
     for together in (1, _TOGETHER):
         yield _Curve(
             f"encoder and tower, {together} at once",

@@ -223,7 +223,8 @@ def _faiss_built(world: World, description: str, effort: str, **parameters: floa
 
 
 def _cells(world: World) -> int:
-    return 4 * math.isqrt(len(world.movies))
+    """As many as are tried second when a model is exported."""
+    return 8 * math.isqrt(len(world.movies))
 
 
 def _quantized(world: World) -> Built:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final, Self
 
@@ -103,10 +104,10 @@ class Histories:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def counts(self) -> Ints:
         """How many ratings each user has: int64 (n,)."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def users(self) -> Ints:
@@ -123,7 +124,7 @@ NO_RATINGS = Histories(
 def segment_sums(values: Floats, offsets: Ints) -> Floats:
     """Sums of consecutive segments: (ratings, ...) to (n, ...), 0 for an empty segment."""
     sums = np.zeros((len(offsets) - 1, *values.shape[1:]))
-    filled = np.flatnonzero(np.diff(offsets))
+    filled = np.flatnonzero(offsets[1:] > offsets[:-1])
     if len(filled):
         # reduceat cannot express an empty segment; between filled ones there is nothing to skip
         sums[filled] = np.add.reduceat(values, offsets[filled], axis=0)
