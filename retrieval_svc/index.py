@@ -229,14 +229,19 @@ class ApproximateIndex:
         A product of a whole batch rounds otherwise than of one vector, so who is nearest by it, and
         some more, are compared exactly.
         """
-        fetched = min(probes + _MORE_CELLS, len(self._partition.centroids))
+        centroids = self._partition.centroids
+        fetched = min(probes + _MORE_CELLS, len(centroids))
         _, found = self._lists.quantizer.search(vectors, fetched)
-        near = (self._partition.centroids[found].astype(np.float64) * vectors[:, None]).sum(axis=2)
+        near = np.empty(found.shape)
+        step = max(1, _BLOCK_SCORES // (fetched * centroids.shape[1]))
+        for start in range(0, len(vectors), step):
+            some = slice(start, start + step)
+            near[some] = (centroids[found[some]].astype(np.float64) * vectors[some, None]).sum(axis=2)
         order = np.lexsort((found, -near), axis=1)
         cells: Ints = np.take_along_axis(found, order, axis=1)
         near = np.take_along_axis(near, order, axis=1)
         unsettled = near[:, probes - 1] - near[:, -1] < _ROUNDING
-        if fetched < len(self._partition.centroids):
+        if fetched < len(centroids):
             for place in np.flatnonzero(unsettled):
                 cells[place] = self._partition.nearest(vectors[place], fetched)
         return np.ascontiguousarray(cells[:, :probes])
