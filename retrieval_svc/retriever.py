@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter, MovieFinder
-from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
+from retrieval_svc.index import NO_ROWS, ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
 from twotower.arrays import Embeddings, Floats, Ints
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
@@ -146,7 +146,7 @@ class Retriever:
     def _excluded_rows(self, queries: Sequence[Query]) -> list[Rows]:
         """The rows of what each query excludes, and the catalogue has, looked up at once."""
         listed = [
-            np.asarray(movie_ids, dtype=np.int64)
+            np.asarray(movie_ids, dtype=np.int64) if len(movie_ids) else NO_ROWS
             for query in queries
             for movie_ids in (query.rated_movie_ids, query.excluded_movie_ids)
         ]
@@ -175,12 +175,12 @@ class Retriever:
                 f"{path}: has {embedding.size} values, this model's embeddings have {self.dim}",
                 field=path,
             )
-        wide = embedding.astype(np.float64)  # which the square of any value fits in
-        if abs(float(wide @ wide) - 1) < _NORM_TOLERANCE:
+        # Beyond all floats it is infinite, and vdot alone says so without a warning.
+        if abs(float(np.vdot(embedding, embedding)) - 1) < _NORM_TOLERANCE:
             return
         if not np.isfinite(embedding).all():
             raise InvalidRequest(f"{path}: has a value that is not finite", field=path)
-        norm = float(np.linalg.norm(wide))
+        norm = float(np.linalg.norm(embedding.astype(np.float64)))  # which any square fits in
         if abs(norm - 1) > _NORM_TOLERANCE:
             raise InvalidRequest(f"{path}: has norm {norm:.4g}, allowed is 1", field=path)
 
