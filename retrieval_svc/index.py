@@ -226,8 +226,8 @@ class ApproximateIndex:
     def _nearest_cells(self, vectors: Embeddings, probes: int) -> Ints:
         """The cells to look through, (n, probes): the same for a vector alone as in any batch.
 
-        A product of a whole batch rounds otherwise than of one vector, so who is nearest by it, and
-        some more, are compared exactly.
+        A product of a whole batch rounds otherwise than of one vector, so what is nearest by it, and a
+        few more, are compared exactly.
         """
         centroids = self._partition.centroids
         fetched = min(probes + _MORE_CELLS, len(centroids))
