@@ -155,7 +155,8 @@ class ApproximateIndex:
         for size, places in self._by_size(searches).items():
             together = [searches[place] for place in places]
             if size:
-                found.update(zip(places, self._fetch(together, size), strict=True))
+                hits = self._fetch(together, size, self._partition.probes)
+                found.update(zip(places, hits, strict=True))
             else:
                 found.update(zip(places, map(self._search_allowed, together), strict=True))
         missed = [place for place, hits in found.items() if hits is None]
@@ -184,22 +185,20 @@ class ApproximateIndex:
             return _search_rows(self._embeddings, search, np.flatnonzero(allowed))
         bits = np.packbits(allowed, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-        (hits,) = self._fetch(
-            [search._replace(excluded=NO_ROWS)],
-            _fetch_size(search.k),
-            faiss.SearchParametersIVF(sel=selector, nprobe=probes),  # type: ignore[call-arg]
-        )
+        among = [search._replace(excluded=NO_ROWS)]
+        (hits,) = self._fetch(among, _fetch_size(search.k), probes, selector)
         return hits
 
     def _fetch(
         self,
         searches: Sequence[Search],
         size: int,
-        parameters: faiss.SearchParametersIVF | None = None,
+        probes: int,
+        selector: faiss.IDSelector | None = None,
     ) -> list[Hits | None]:
         """The hits among the `size` best of the cells; None where these do not settle them."""
         vectors = np.array([search.vector for search in searches])
-        scores, rows = self._look_through(vectors, size, parameters)
+        scores, rows = self._look_through(vectors, size, probes, selector)
         beyond = np.where(rows[:, -1] < 0, -np.inf, scores[:, -1])
         if any(len(search.excluded) for search in searches):
             self._strike_excluded(searches, scores, rows)
@@ -210,15 +209,16 @@ class ApproximateIndex:
         return [each if sure else None for each, sure in zip(hits, settled, strict=True)]
 
     def _look_through(
-        self, vectors: Embeddings, size: int, parameters: faiss.SearchParametersIVF | None
+        self, vectors: Embeddings, size: int, probes: int, selector: faiss.IDSelector | None
     ) -> tuple[Scores, Rows]:
         """The `size` best of the nearest cells, (n, size) each; row -1 where they have fewer."""
-        cells = self._nearest_cells(vectors, parameters.nprobe if parameters else self._lists.nprobe)
+        cells = self._nearest_cells(vectors, probes)
         nearness = np.zeros(cells.shape, np.float32)  # of cells; these lists rank by their rows alone
         scores = np.empty((len(vectors), size), np.float32)
         rows = np.empty((len(vectors), size), np.int64)
         asked = len(vectors), faiss.swig_ptr(vectors), size
         arrays = [faiss.swig_ptr(array) for array in (cells, nearness, scores, rows)]
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)  # type: ignore[call-arg]
         # FAISS's wrapper for Python takes no parameters.
         self._lists.search_preassigned_c(*asked, *arrays, False, parameters)  # type: ignore[attr-defined]
         return scores, rows
@@ -261,7 +261,6 @@ def _inverted_lists(embeddings: Embeddings, partition: Partition) -> faiss.Index
     lists = faiss.IndexIVFFlat(centroids, dim, len(partition.centroids), faiss.METRIC_INNER_PRODUCT)
     cells = partition.cells.astype(np.int64)
     lists.add_core(rows, faiss.swig_ptr(np.ascontiguousarray(embeddings)), None, faiss.swig_ptr(cells))
-    lists.nprobe = partition.probes
     return lists
 
 
