@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, Final
@@ -87,7 +87,7 @@ def _of_users(model: Model, bodies: Sequence[bytes]) -> Iterator[_Curve]:
     yield _Curve(
         f"search with exclusions, {_TOGETHER} at once",
         "k",
-        {k: _over([replace(each, k=k) for each in queries], _TOGETHER, retrieve) for k in _KS},
+        {k: _over([each._replace(k=k) for each in queries], _TOGETHER, retrieve) for k in _KS},
     )
 
 

@@ -7,6 +7,6 @@ compile() {
         --no-annotate --custom-compile-command requirements/compile.sh "$@"
 }
 compile --constraint constraints.in dev.in --output-file dev.txt
-for set in user_tower retrieval gateway training evaluation stubs aws deploy bench; do
+for set in user_tower retrieval gateway training evaluation stubs compiler aws deploy bench; do
     compile --constraint dev.txt "$set.in" --output-file "$set.txt"
 done

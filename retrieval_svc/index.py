@@ -1,6 +1,6 @@
 """Search by inner product with repeatable order: exact, or among the cells nearest to the query.
 
-    ExactIndex            ranks every row, by one matrix product for a batch
+    ExactIndex            ranks every row
     ApproximateIndex      ranks the rows of a few cells of a partition, found by FAISS
 
 What either finds is scored anew in float64 and rounded to float32, so that neither the batch a query
@@ -9,7 +9,6 @@ goes in nor an order of summation shows in the answer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from twotower.arrays import Embeddings, Ints
 from twotower.errors import OperationError
+from twotower.kernels import Table
 from twotower.partition import Partition
 
 Rows = npt.NDArray[np.int64]
@@ -33,15 +33,8 @@ _ROUNDING: Final = 1e-5
 _LOWEST: Final = -2.0
 """Below the score of any row that may be found."""
 
-_BLOCK_SCORES: Final = 2**19
-_LEAST_BLOCK: Final = 16
-"""How many scores are held at once, and of how many queries at least.
-
-Memory for many more is given back after each batch, and had anew page by page; a product of few is slow.
-"""
-
-_FOLD: Final = 32
-"""Of how many rows the best is taken first, where that leaves a few times as many as are sought."""
+_PRODUCTS_AT_ONCE: Final = 2**19
+"""How many products are held at once: memory for many more is had anew page by page."""
 
 _MOST_FETCHED: Final = 512
 """Of what is fetched some is excluded; where more than that is to be, a bitmap leaves it out."""
@@ -97,38 +90,31 @@ class ExactIndex:
 
     def __init__(self, embeddings: Embeddings) -> None:
         """`embeddings`: float32 (rows, dim) of unit norm."""
-        self._embeddings = embeddings
-        self._width = math.ceil(len(embeddings) / _FOLD) * _FOLD
-        self._block = max(_LEAST_BLOCK, _BLOCK_SCORES // self._width)
+        self._count = len(embeddings)
+        self._table = Table(embeddings)
 
     def __len__(self) -> int:
-        return len(self._embeddings)
+        return self._count
 
     def search(self, searches: Sequence[Search]) -> list[Hits]:
         """The hits of each search."""
+        if not searches:
+            return []
+        offsets, excluded = _excluded_in_order(searches)
+        masks, mask_of = _masks(searches, self._count)
+        rows, scores, counts = self._table.search(
+            np.array([search.vector for search in searches]),
+            ks=np.array([search.k for search in searches]),
+            excluded_offsets=offsets,
+            excluded=excluded,
+            masks=masks,
+            mask_of=mask_of,
+            rounding=_ROUNDING,
+        )
         return [
-            hits
-            for start in range(0, len(searches), self._block)
-            for hits in self._search_block(searches[start : start + self._block])
+            Hits(rows[place, :count], scores[place, :count])
+            for place, count in enumerate(counts.tolist())
         ]
-
-    def _search_block(self, searches: Sequence[Search]) -> list[Hits]:
-        vectors = np.array([search.vector for search in searches])
-        scores = self._scores(searches, vectors)
-        places, rows = _candidates(scores, max(search.k for search in searches))
-        return _settle(self._embeddings, searches, vectors, places, rows)
-
-    def _scores(self, searches: Sequence[Search], vectors: Embeddings) -> Scores:
-        """The scores of all rows, and what may not be found at -inf: (n, width), more than the rows."""
-        scores = np.empty((len(searches), self._width), np.float32)
-        np.matmul(vectors, self._embeddings.T, out=scores[:, : len(self)])
-        scores[:, len(self) :] = -np.inf
-        places, excluded = _excluded_pairs(searches)
-        scores.ravel()[places * self._width + excluded] = -np.inf
-        for place, search in enumerate(searches):
-            if search.passing is not None:
-                scores[place, : len(self)][~search.passing] = -np.inf
-        return scores
 
 
 class ApproximateIndex:
@@ -233,7 +219,7 @@ class ApproximateIndex:
         fetched = min(probes + _MORE_CELLS, len(centroids))
         _, found = self._lists.quantizer.search(vectors, fetched)
         near = np.empty(found.shape)
-        step = max(1, _BLOCK_SCORES // (fetched * centroids.shape[1]))
+        step = max(1, _PRODUCTS_AT_ONCE // (fetched * centroids.shape[1]))
         for start in range(0, len(vectors), step):
             some = slice(start, start + step)
             near[some] = (centroids[found[some]].astype(np.float64) * vectors[some, None]).sum(axis=2)
@@ -269,30 +255,22 @@ def _fetch_size(least: int) -> int:
     return 1 << least.bit_length()
 
 
-def _excluded_pairs(searches: Sequence[Search]) -> tuple[Ints, Rows]:
-    """What is excluded: the places of the searches, and the rows, (m,) each."""
+def _excluded_in_order(searches: Sequence[Search]) -> tuple[Ints, Rows]:
+    """What is excluded, each search's rows ascending: offsets (n + 1,), and the rows, (m,)."""
     counts = [len(search.excluded) for search in searches]
     rows = np.concatenate([search.excluded for search in searches])
-    return np.repeat(np.arange(len(searches)), counts), rows
+    offsets = np.cumsum([0, *counts])
+    places = np.repeat(np.arange(len(searches)), counts)
+    descends = (rows[1:] < rows[:-1]) & (places[1:] == places[:-1])
+    return offsets, rows[np.lexsort((rows, places))] if descends.any() else rows
 
 
-def _candidates(scores: Scores, k: int) -> tuple[Ints, Rows]:
-    """Where scores (n, width) are among the k best or level with them: places and rows, (m,) each.
-
-    The k-th best score is no lower than the k-th best of the bests of groups of rows. Rows far apart
-    make a group, for what is near in the catalogue is often near in score, too.
-    """
-    fold = _FOLD if scores.shape[1] >= 2 * _FOLD * k else 1
-    folded = scores.reshape(len(scores), fold, -1)
-    bests = folded.max(axis=1)
-    groups = bests.shape[1]
-    kth = groups - min(k, groups)
-    floors = np.maximum(np.partition(bests, kth, axis=1)[:, kth] - _ROUNDING, _LOWEST)
-    # Several times faster than `nonzero`, which has its places one by one.
-    places, columns = np.divmod(np.flatnonzero(bests >= floors[:, None]), groups)
-    near = folded[places, :, columns] >= floors[places, None]
-    found, depths = np.divmod(np.flatnonzero(near), fold)
-    return places[found], depths * groups + columns[found]
+def _masks(searches: Sequence[Search], count: int) -> tuple[Mask, Ints]:
+    """The masks of searches that have one: bool (m, count), and which is whose (n,), -1 for none."""
+    masks = {id(search.passing): search.passing for search in searches if search.passing is not None}
+    numbers = {key: number for number, key in enumerate(masks)}
+    of_search = np.array([numbers.get(id(search.passing), -1) for search in searches])
+    return np.array(list(masks.values()), dtype=np.bool_).reshape(-1, count), of_search
 
 
 def _kth_best(scores: Scores, ks: Sequence[int]) -> Scores:

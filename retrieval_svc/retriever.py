@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
@@ -21,8 +20,7 @@ MAX_EXCLUDED: Final = 100_000
 _NORM_TOLERANCE: Final = 1e-3
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """One user's search.
 
     retrieval, rating: float32 (dim,) of unit norm; without `rating`, ratings are predicted by
@@ -46,8 +44,7 @@ class Scarcity(NamedTuple):
     excluded: int
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The movies found, best first: rows and scores (n,), predicted ratings (n,) for users.
 
     predicted_ratings is empty where the model predicts none.
@@ -77,11 +74,7 @@ class Retriever:
             else ApproximateIndex(bundle.item_embeddings, bundle.partition)
         )
         self._golden = bundle.golden
-
-    @property
-    def dim(self) -> int:
-        """The length of the embeddings."""
-        return int(self._embeddings.shape[1])
+        self._shape = self._embeddings.shape[1:]
 
     def check(self, query: Query) -> Query:
         """The query itself. Raises InvalidRequest naming the field that is not allowed."""
@@ -170,9 +163,9 @@ class Retriever:
         return [ratings[start:end] for start, end in pairwise([0, *accumulate(counts)])]
 
     def _check_embedding(self, path: str, embedding: Embeddings) -> None:
-        if embedding.shape != (self.dim,):
+        if embedding.shape != self._shape:
             raise InvalidRequest(
-                f"{path}: has {embedding.size} values, this model's embeddings have {self.dim}",
+                f"{path}: has {embedding.size} values, this model's embeddings have {self._shape[0]}",
                 field=path,
             )
         # Beyond all floats it is infinite, and vdot alone says so without a warning.

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter
 from retrieval_svc.external import excluded_by, find_named, movie_id_of
-from retrieval_svc.retriever import MAX_K, Found, Query, Retriever
+from retrieval_svc.retriever import MAX_K, Found, Query, Retriever, Scarcity
 from twotower.arrays import FLOAT32, INT64, Embeddings, Ints, array_of
 from twotower.batch import answer_rows, only_answer, record_batch
 from twotower.codes import to_proto
@@ -33,6 +33,14 @@ class _Search(NamedTuple):
     ids_only: bool
 
 
+class _Answer(NamedTuple):
+    """What a search found, and in which model."""
+
+    retriever: Retriever
+    search: _Search
+    found: Found
+
+
 class _User(NamedTuple):
     """An embedding: float32 (dim,), float32 (dim,) or (0,), and the ids of movies."""
 
@@ -51,7 +59,10 @@ class RetrievalServicer(RetrievalServiceServicer):
         self, request: rpc.RetrieveMoviesRequest, _context: grpc.ServicerContext
     ) -> rpc.RetrieveMoviesResponse:
         """Search for one user: a batch of one."""
-        return only_answer(self._retrieve([request]))
+        answer, response = only_answer(self._retrieve([request])), rpc.RetrieveMoviesResponse()
+        with stage("describe"):
+            _fill(response, answer)
+        return response
 
     def BatchRetrieveMovies(  # noqa: N802
         self, request: rpc.BatchRetrieveMoviesRequest, _context: grpc.ServicerContext
@@ -59,14 +70,15 @@ class RetrievalServicer(RetrievalServiceServicer):
         """Search for several users; a faulty row fails alone."""
         answers = self._retrieve(request.users)
         record_batch("BatchRetrieveMovies", request.users, answers)
-        return rpc.BatchRetrieveMoviesResponse(
-            results=[
-                rpc.RetrieveMoviesResult(request_id=row.request_id, error=to_proto(answer))
-                if isinstance(answer, RequestError)
-                else rpc.RetrieveMoviesResult(request_id=row.request_id, response=answer)
-                for row, answer in zip(request.users, answers, strict=True)
-            ]
-        )
+        response = rpc.BatchRetrieveMoviesResponse()
+        with stage("describe"):
+            for row, answer in zip(request.users, answers, strict=True):
+                result = response.results.add(request_id=row.request_id)
+                if isinstance(answer, RequestError):
+                    result.error.CopyFrom(to_proto(answer))
+                else:
+                    _fill(result.response, answer)  # in place: a message set is a message copied
+        return response
 
     def FindSimilarMovies(  # noqa: N802
         self, request: rpc.FindSimilarMoviesRequest, _context: grpc.ServicerContext
@@ -81,7 +93,7 @@ class RetrievalServicer(RetrievalServiceServicer):
         return rpc.FindSimilarMoviesResponse(
             movies=movies,
             model_version=retriever.model_version,
-            shortfall=_shortfall(found, request.k),
+            shortfall=found.scarcity and _shortfall(found.scarcity, request.k, len(movies)),
         )
 
     def GetMovies(  # noqa: N802
@@ -129,9 +141,7 @@ class RetrievalServicer(RetrievalServiceServicer):
             models=self._models.models(), refused=self._models.refused()
         )
 
-    def _retrieve(
-        self, rows: Sequence[rpc.RetrieveMoviesRequest]
-    ) -> list[rpc.RetrieveMoviesResponse | RequestError]:
+    def _retrieve(self, rows: Sequence[rpc.RetrieveMoviesRequest]) -> list[_Answer | RequestError]:
         return answer_rows(rows, prepare=self._prepare, compute=_compute)
 
     def _prepare(self, row: rpc.RetrieveMoviesRequest) -> tuple[Retriever, _Search]:
@@ -185,21 +195,19 @@ def _filter(condition: rpc.MovieFilter) -> Filter:
     )
 
 
-def _compute(retriever: Retriever, searches: list[_Search]) -> list[rpc.RetrieveMoviesResponse]:
+def _compute(retriever: Retriever, searches: list[_Search]) -> list[_Answer]:
     with stage("search"):
         found = retriever.retrieve([search.query for search in searches])
-    with stage("describe"):
-        return [
-            _response(retriever, search, answer) for search, answer in zip(searches, found, strict=True)
-        ]
+    return [_Answer(retriever, search, answer) for search, answer in zip(searches, found, strict=True)]
 
 
-def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.RetrieveMoviesResponse:
-    catalogue = retriever.catalogue
-    rows, scores, ratings = found.hits.rows, found.hits.scores.tolist(), found.predicted_ratings.tolist()
-    response = rpc.RetrieveMoviesResponse(
-        model_version=retriever.model_version, shortfall=_shortfall(found, search.query.k)
-    )
+def _fill(response: rpc.RetrieveMoviesResponse, answer: _Answer) -> None:
+    retriever, search, found = answer
+    catalogue, rows = retriever.catalogue, found.hits.rows
+    scores, ratings = found.hits.scores.tolist(), found.predicted_ratings.tolist()
+    response.model_version = retriever.model_version
+    if found.scarcity:
+        response.shortfall.CopyFrom(_shortfall(found.scarcity, search.query.k, len(rows)))
     if search.ids_only:
         response.movie_ids.extend(catalogue.movie_ids[rows].tolist())
         response.scores.extend(scores)
@@ -213,22 +221,19 @@ def _response(retriever: Retriever, search: _Search, found: Found) -> rpc.Retrie
                 rows.tolist(), scores, ratings or [None] * len(scores), strict=True
             )
         )
-    return response
 
 
-def _shortfall(found: Found, k: int) -> rpc.Shortfall | None:
-    if found.scarcity is None:
-        return None
+def _shortfall(scarcity: Scarcity, k: int, returned: int) -> rpc.Shortfall:
     return rpc.Shortfall(
         reason=(
             rpc.SHORTFALL_REASON_FILTER_TOO_NARROW
-            if found.scarcity.filter_too_narrow
+            if scarcity.filter_too_narrow
             else rpc.SHORTFALL_REASON_CATALOGUE_EXHAUSTED
         ),
         requested=k,
-        returned=len(found.hits.rows),
-        matching_filter=found.scarcity.matching_filter,
-        excluded=found.scarcity.excluded,
+        returned=returned,
+        matching_filter=scarcity.matching_filter,
+        excluded=scarcity.excluded,
     )
 
 

@@ -100,6 +100,7 @@ def _code_digest() -> str:
     root = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for package in _CODE:
-        for path in sorted((root / package).glob("**/*.py")):
-            digest.update(path.read_bytes())
+        for path in sorted((root / package).glob("**/*")):
+            if path.suffix in (".py", ".c"):
+                digest.update(path.read_bytes())
     return digest.hexdigest()

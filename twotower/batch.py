@@ -55,9 +55,10 @@ def answer_rows(
         raise InvalidRequest(f"users: {len(rows)} rows, allowed are 1 to {MAX_ROWS}", field="users")
     answers: list[Answer | RequestError] = [_UNANSWERED] * len(rows)
     groups: dict[Model, list[tuple[int, Prepared]]] = defaultdict(list)
+    now = time.perf_counter()
     for place, row in enumerate(rows):
         try:
-            _check_row(row)
+            _check_row(row, now)
             model, prepared = prepare(row)
         except NotReady:
             raise  # it is of this replica, not of the row: the client tries the call on another
@@ -70,7 +71,8 @@ def answer_rows(
             members, compute(model, [prepared for _, prepared in members]), strict=True
         ):
             answers[place] = answer
-    return [_late(row) or answer for row, answer in zip(rows, answers, strict=True)]
+    now = time.perf_counter()
+    return [_late(row, now) or answer for row, answer in zip(rows, answers, strict=True)]
 
 
 def record_batch(method: str, rows: Sequence[Row], answers: Sequence[object]) -> None:
@@ -94,8 +96,8 @@ def only_answer(answers: Sequence[Answer | RequestError]) -> Answer:
 _UNANSWERED = InternalError("the row was not answered")
 
 
-def _check_row(row: Row) -> None:
-    if late := _late(row):
+def _check_row(row: Row, now: float) -> None:
+    if late := _late(row, now):
         raise late
     if len(row.request_id) > MAX_REQUEST_ID:
         raise InvalidRequest(
@@ -104,7 +106,7 @@ def _check_row(row: Row) -> None:
         )
 
 
-def _late(row: Row) -> DeadlineExceeded | None:
-    if row.timeout_ms and (time.perf_counter() - ARRIVAL.get()) * 1000 > row.timeout_ms:
+def _late(row: Row, now: float) -> DeadlineExceeded | None:
+    if row.timeout_ms and (now - ARRIVAL.get()) * 1000 > row.timeout_ms:
         return DeadlineExceeded(f"not answered within timeout_ms={row.timeout_ms}")
     return None

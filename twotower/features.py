@@ -26,13 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from twotower.arrays import Bools, FeatureRows, Floats
 from twotower.factors import MovieFactors
-from twotower.histories import (
-    Histories,
-    segment_products,
-    segment_sums,
-    weighted_ridge,
-    weighted_rows,
-)
+from twotower.histories import Histories, flag_sums, segment_sums, weighted_ridge
+from twotower.kernels import best_means, score_landmarks
 from twotower.projection import SoftmaxProjection
 from twotower.statistics import MovieSums, UserStatistics, UserSums, ratio
 
@@ -77,7 +72,7 @@ class Fading(BaseModel):
 
     def weights(self, ages: Floats) -> Floats:
         """The weight of ratings that are `ages` ratings old: the same shape."""
-        weights: Floats = self.floor + (1 - self.floor) * 0.5 ** (ages / self.half_life)
+        weights: Floats = self.floor + (1 - self.floor) * np.exp2(ages / -self.half_life)
         return weights
 
 
@@ -133,9 +128,8 @@ class HistorySpec(HistoryRules):
     def genre_shares(self, histories: Histories, genres: Bools) -> Floats:
         """The share of each genre in the newest likes, less the usual one; 0 without: (n, genres)."""
         likes = (histories.ratings >= self.liked) * self.genres.weights(histories.ages)
-        belongs = genres[histories.movie_rows].astype(np.float64)
         total = segment_sums(likes, histories.offsets)[:, None]
-        sums = segment_products(histories.offsets, likes[None, :], belongs)[:, 0]
+        sums = flag_sums(histories.offsets, histories.movie_rows, genres, weights=likes[None, :])[:, 0]
         return np.where(
             total > 0, sums / np.maximum(total, _CONSTANT) - np.array(self.usual_shares), 0.0
         )
@@ -303,7 +297,7 @@ class UserEncoder:
     def encode(
         self, histories: Histories, described: Mapping[int, UserStatistics] | None = None
     ) -> FeatureRows:
-        """Rows of n users: float32 (n, width), each as alone but for the last bits.
+        """Rows of n users: float32 (n, width), each the same as alone.
 
         `described`: aggregates in place of the ratings of some, who have none, by their number.
         """
@@ -332,10 +326,12 @@ class UserEncoder:
         if self.spec.history is None or self.factors is None or not self.spec.predicts_ratings:
             return rows
         factors = self._own_factors(histories, self.spec.history, self.factors)
-        return np.column_stack([factors.astype(np.float32), rows])
+        return np.column_stack([factors, rows])
 
-    def _own_factors(self, histories: Histories, history: HistorySpec, factors: MovieFactors) -> Floats:
-        """Users' factors, 0 without ratings: (n, r).
+    def _own_factors(
+        self, histories: Histories, history: HistorySpec, factors: MovieFactors
+    ) -> FeatureRows:
+        """Users' factors, 0 without ratings: float32 (n, r).
 
         The most probable ones, if users' factors are drawn from a normal distribution around 0 and
         ratings deviate from them normally (a ridge regression for each user).
@@ -344,23 +340,28 @@ class UserEncoder:
         surprises = histories.ratings - self.spec.global_mean - factors.base_ratings[rows]
         return weighted_ridge(
             histories.offsets,
-            factors.rating_factors[rows].astype(np.float64),
-            surprises,
-            history.ratings.weights(histories.ages),
-            factors.precision,
+            rows,
+            factors.rating_factors,
+            targets=surprises,
+            weights=history.ratings.weights(histories.ages),
+            precision=factors.precision,
         )
 
     def _encode_next(
         self, histories: Histories, history: HistorySpec, factors: MovieFactors
     ) -> FeatureRows:
         shares = history.genre_shares(histories, self.genres).astype(np.float32)
-        places = factors.places[histories.movie_rows]
-        weights = history.successor_weights(histories)
-        sums = weighted_rows(histories.offsets, weights, places, factors.successors)
-        scores = sums / best_scores(sums) + shares @ self._landmark_genres.T
-        rated = np.zeros(scores.shape, dtype=np.bool_)
-        is_landmark = (places > 0) & (places <= len(factors.landmark_vectors))
-        rated[histories.users[is_landmark], places[is_landmark] - 1] = True
+        scores, rated = score_landmarks(
+            histories.offsets,
+            factors.places[histories.movie_rows],
+            factors.successors,
+            weights=history.successor_weights(histories),
+            shares=shares,
+            directions=self._landmark_genres,
+            best=_BEST,
+            share=_LEAST_OF_LARGEST,
+            least=_CONSTANT,
+        )
         vectors = self._projection.nearest(scores, rated)
         away = time_away(histories.idle).astype(np.float32)
         return np.column_stack([vectors, np.linalg.norm(vectors, axis=1), shares, away])
@@ -374,9 +375,10 @@ class UserEncoder:
 
     @cached_property
     def _landmark_genres(self) -> FeatureRows:
+        """Float32 (genres, landmarks)."""
         if self.factors is None:
             raise ValueError("without a history, there are no landmarks")
-        return genre_directions(self.genres[self.factors.landmarks])
+        return genre_directions(self.genres[self.factors.landmarks]).T.copy()
 
 
 def genre_matrix(genres_of_movies: Sequence[Sequence[str]], vocabulary: Sequence[str]) -> Bools:
@@ -400,12 +402,7 @@ def best_scores(scores: FeatureRows) -> FeatureRows:
 
     At least a part of the largest number of the row, by which nothing much is said where that is low.
     """
-    size = min(_BEST, scores.shape[1])
-    highest = np.partition(scores, scores.shape[1] - size, axis=1)[:, scores.shape[1] - size :]
-    largest = np.abs(scores).max(axis=1, keepdims=True)
-    least = np.maximum(np.float32(_LEAST_OF_LARGEST) * largest, np.float32(_CONSTANT))
-    means: FeatureRows = np.maximum(highest.mean(axis=1, keepdims=True), least)
-    return means
+    return best_means(scores, best=_BEST, share=_LEAST_OF_LARGEST, least=_CONSTANT)
 
 
 def time_away(idle: Floats) -> Floats:

@@ -13,7 +13,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from twotower.arrays import FeatureRows, Floats, Ints
+from twotower import kernels
+from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 RATINGS_AT_ONCE: Final = 2**19
 USERS_AT_ONCE: Final = 2_048
@@ -131,40 +132,29 @@ def segment_sums(values: Floats, offsets: Ints) -> Floats:
     return sums
 
 
-def segment_products(offsets: Ints, weights: Floats, design: Floats) -> Floats:
-    """Sums of a design's rows over each segment, under each of k weights: (n, k, columns).
+def flag_sums(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Floats:
+    """Sums of a table's rows of flags over each segment, under each of k weights: (n, k, columns).
 
-    weights: (k, rows). design: (rows, columns).
+    rows: (ratings,), of the table (movies, columns). weights: (k, ratings).
     """
-    sums = np.empty((len(offsets) - 1, len(weights), design.shape[1]))
-    for segment, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        np.matmul(weights[:, start:stop], design[start:stop], out=sums[segment])
-    return sums
-
-
-def weighted_rows(offsets: Ints, weights: Floats, rows: Ints, table: FeatureRows) -> FeatureRows:
-    """Weighted sums of a table's rows over each segment: float32 (n, columns).
-
-    weights, rows: (ratings,), rows of the table (movies, columns).
-    """
-    sums = np.empty((len(offsets) - 1, table.shape[1]), dtype=np.float32)
-    single = weights.astype(np.float32)
-    for segment, (start, stop) in enumerate(pairwise(offsets.tolist())):
-        np.matmul(single[start:stop], table[rows[start:stop]], out=sums[segment])
-    return sums
+    return kernels.sum_flags(offsets, rows, flags, weights=weights)
 
 
 def weighted_ridge(
-    offsets: Ints, design: Floats, targets: Floats, weights: Floats, precision: Floats
-) -> Floats:
-    """The most probable coefficients of each segment's targets, prior mean 0: (n, k).
+    offsets: Ints,
+    rows: Ints,
+    table: FeatureRows,
+    *,
+    targets: Floats,
+    weights: Floats,
+    precision: Floats,
+) -> FeatureRows:
+    """The most probable coefficients of each segment's targets, prior mean 0: float32 (n, k).
 
-    design: (rows, k). targets, weights: (rows,). precision: (k, k), of the prior, in units of the
-    noise's.
+    rows, targets, weights: (ratings,), rows of the table (movies, k). precision: (k, k), of the prior,
+    in units of the noise's.
     """
-    precisions, moments = weighted_moments(offsets, design, targets, weights, precision)
-    solved = np.linalg.solve(precisions, moments[:, :, None])[:, :, 0]
-    return solved.astype(np.float64, copy=False)
+    return kernels.regress(offsets, rows, table, targets=targets, weights=weights, precision=precision)
 
 
 def weighted_moments(
@@ -172,7 +162,7 @@ def weighted_moments(
 ) -> tuple[Floats, Floats]:
     """Each segment's posterior precision (n, k, k), and what its coefficients are that times (n, k).
 
-    Arguments as of `weighted_ridge`.
+    design: (ratings, k), the rows themselves; otherwise as of `weighted_ridge`.
     """
     precisions = np.empty((len(offsets) - 1, *precision.shape))
     moments = np.empty(precisions.shape[:2])

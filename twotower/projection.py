@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from twotower.arrays import Bools, FeatureRows, Floats, Ints
+from twotower.arrays import Bools, FeatureRows
+from twotower.kernels import Landmarks
 
 _HIDDEN: Final = -1e4
 """The logit of what is left out: its softmax is 0."""
@@ -19,7 +20,6 @@ _LONGEST_STEP: Final = 0.5
 _SHORTEST_BOUND: Final = 1e-3
 _MOST_HIDDEN: Final = 0.8
 """A user of whom a larger share than this is hidden has nothing hidden."""
-_USERS_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True)
@@ -44,55 +44,21 @@ class SoftmaxProjection:
         scores: float32 (n, movies). hidden: bool (n, movies), what counts in neither softmax, unless
         there is little else.
         """
-        # So few left over would say nothing of the user, nor would a vector found on them.
-        hidden = hidden & (hidden.mean(axis=1, keepdims=True) < _MOST_HIDDEN)
-        found = np.empty((len(scores), self.vectors.shape[1]), dtype=np.float32)
-        for start in range(0, len(scores), _USERS_AT_ONCE):
-            some = slice(start, start + _USERS_AT_ONCE)
-            found[some] = self._nearest(scores[some], hidden[some])
-        return found
-
-    def _nearest(self, scores: FeatureRows, hidden: Bools) -> Floats:
-        logits = scores / np.float32(self.temperature)
-        weights = (1 - _SPREAD) * softmax(logits / np.float32(_FLATTER), hidden).astype(np.float64)
-        weights += _SPREAD * (~hidden / (~hidden).sum(axis=1, keepdims=True))
-        weighted = weights * (logits - (weights * logits).sum(axis=1, keepdims=True))
-        users = self._solve(weights, weighted @ self._vectors)
-        wanted = softmax(logits, hidden) @ self._vectors
-        weights = softmax((users @ self._vectors.T).astype(np.float32), hidden).astype(np.float64)
-        step = self._solve(weights, wanted - weights @ self._vectors)
-        bound = _LONGEST_STEP * _lengths(users) + _SHORTEST_BOUND
-        users += step * (bound / np.maximum(_lengths(step), bound))
-        return users * self.temperature
-
-    def _solve(self, weights: Floats, right: Floats) -> Floats:
-        """Divide (n, d) by the covariance of the vectors under the weights (n, movies)."""
-        size = self.vectors.shape[1]
-        means = weights @ self._vectors
-        covariances = (weights @ self._products).take(self._square, axis=1)
-        covariances -= means[:, :, None] * means[:, None, :]
-        covariances.reshape(-1, size * size)[:, :: size + 1] += self.ridge
-        solved = np.linalg.solve(covariances, right[:, :, None])[:, :, 0]
-        return solved.astype(np.float64, copy=False)
+        return self._landmarks.project(
+            scores,
+            hidden,
+            most_hidden=_MOST_HIDDEN,
+            temperature=self.temperature,
+            ridge=self.ridge,
+            flatter=_FLATTER,
+            spread=_SPREAD,
+            longest_step=_LONGEST_STEP,
+            shortest_bound=_SHORTEST_BOUND,
+        )
 
     @cached_property
-    def _vectors(self) -> Floats:
-        """Of double precision: in single, what little covariance there is would be lost by rounding."""
-        return self.vectors.astype(np.float64)
-
-    @cached_property
-    def _products(self) -> Floats:
-        """Each movie's products of two coordinates, each once: float64 (movies, d * (d + 1) / 2)."""
-        low, high = np.tril_indices(self.vectors.shape[1])
-        return self._vectors[:, low] * self._vectors[:, high]
-
-    @cached_property
-    def _square(self) -> Ints:
-        """Which of the products lies where in a matrix of all: int64 (d, d)."""
-        low, high = np.tril_indices(self.vectors.shape[1])
-        square = np.empty((self.vectors.shape[1],) * 2, dtype=np.int64)
-        square[low, high] = square[high, low] = np.arange(len(low))
-        return square
+    def _landmarks(self) -> Landmarks:
+        return Landmarks(self.vectors)
 
 
 def softmax(logits: FeatureRows, hidden: Bools) -> FeatureRows:
@@ -102,8 +68,3 @@ def softmax(logits: FeatureRows, hidden: Bools) -> FeatureRows:
     powers = np.exp(shown, out=shown)
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
-
-
-def _lengths(vectors: Floats) -> Floats:
-    lengths: Floats = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return lengths

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from twotower.arrays import Bools, Floats, Ints
-from twotower.histories import Histories, segment_products, segment_sums
+from twotower.histories import Histories, flag_sums, segment_sums
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class UserSums:
     @classmethod
     def _of_some(cls, histories: Histories, genres: Bools) -> Self:
         ratings = histories.ratings
-        of_genres = segment_products(
+        of_genres = flag_sums(
             histories.offsets,
-            np.stack([np.ones_like(ratings), ratings]),
-            genres[histories.movie_rows].astype(np.float64),
+            histories.movie_rows,
+            genres,
+            weights=np.stack([np.ones_like(ratings), ratings]),
         )
         return cls(
             count=histories.counts.astype(np.float64),

@@ -39,6 +39,14 @@ class _Ask(NamedTuple):
     as_arrays: bool
 
 
+class _Answer(NamedTuple):
+    """A user embedded, by which model, and whether that is to be told in arrays."""
+
+    model_version: str
+    user: EmbeddedUser
+    as_arrays: bool
+
+
 class UserTowerServicer(UserTowerServiceServicer):
     """`twotower.v1.UserTowerService` over a pool of models."""
 
@@ -49,7 +57,9 @@ class UserTowerServicer(UserTowerServiceServicer):
         self, request: rpc.EmbedUserRequest, _context: grpc.ServicerContext
     ) -> rpc.EmbedUserResponse:
         """Embed one user: a batch of one."""
-        return rpc.EmbedUserResponse(embedding=only_answer(self._embed([request])))
+        response = rpc.EmbedUserResponse()
+        _fill(response.embedding, only_answer(self._embed([request])))
+        return response
 
     def BatchEmbedUsers(  # noqa: N802
         self, request: rpc.BatchEmbedUsersRequest, _context: grpc.ServicerContext
@@ -57,14 +67,14 @@ class UserTowerServicer(UserTowerServiceServicer):
         """Embed several users; a faulty row fails alone."""
         answers = self._embed(request.users)
         record_batch("BatchEmbedUsers", request.users, answers)
-        return rpc.BatchEmbedUsersResponse(
-            results=[
-                rpc.EmbedUserResult(request_id=row.request_id, error=to_proto(answer))
-                if isinstance(answer, RequestError)
-                else rpc.EmbedUserResult(request_id=row.request_id, embedding=answer)
-                for row, answer in zip(request.users, answers, strict=True)
-            ]
-        )
+        response = rpc.BatchEmbedUsersResponse()
+        for row, answer in zip(request.users, answers, strict=True):
+            result = response.results.add(request_id=row.request_id)
+            if isinstance(answer, RequestError):
+                result.error.CopyFrom(to_proto(answer))
+            else:
+                _fill(result.embedding, answer)  # in place: a message set is a message copied
+        return response
 
     def ListModels(  # noqa: N802
         self, _request: rpc.UserTowerServiceListModelsRequest, _context: grpc.ServicerContext
@@ -74,7 +84,7 @@ class UserTowerServicer(UserTowerServiceServicer):
             models=self._models.models(), refused=self._models.refused()
         )
 
-    def _embed(self, rows: Sequence[rpc.EmbedUserRequest]) -> list[pb.UserEmbedding | RequestError]:
+    def _embed(self, rows: Sequence[rpc.EmbedUserRequest]) -> list[_Answer | RequestError]:
         return answer_rows(rows, prepare=self._prepare, compute=_compute)
 
     def _prepare(self, row: rpc.EmbedUserRequest) -> tuple[UserEmbedder, _Ask]:
@@ -175,26 +185,27 @@ def _check_timestamps(timestamps: Ints) -> None:
         raise InvalidRequest(f"{path}: {timestamps[place]}, allowed is 0 or more", field=path)
 
 
-def _compute(embedder: UserEmbedder, asks: list[_Ask]) -> list[pb.UserEmbedding]:
+def _compute(embedder: UserEmbedder, asks: list[_Ask]) -> list[_Answer]:
     with stage("embed"):
         embedded = embedder.embed([ask.profile for ask in asks])
     return [
-        _to_proto(user, embedder.model_version, as_arrays=ask.as_arrays)
+        _Answer(embedder.model_version, user, ask.as_arrays)
         for ask, user in zip(asks, embedded, strict=True)
     ]
 
 
-def _to_proto(user: EmbeddedUser, model_version: str, *, as_arrays: bool) -> pb.UserEmbedding:
-    embedding = pb.UserEmbedding(
-        model_version=model_version, ignored_count=user.ignored_count, strategy=user.strategy
-    )
-    if as_arrays:
-        embedding.arrays.retrieval = bytes_of(user.retrieval, FLOAT32)
-        embedding.arrays.rating = b"" if user.rating is None else bytes_of(user.rating, FLOAT32)
-        embedding.arrays.rated_movie_ids = bytes_of(user.rated_movie_ids, INT64)
-        return embedding
-    embedding.retrieval.extend(user.retrieval.tolist())
-    if user.rating is not None:
-        embedding.rating.extend(user.rating.tolist())
-    embedding.rated_movie_ids.extend(user.rated_movie_ids.tolist())
-    return embedding
+def _fill(embedding: pb.UserEmbedding, answer: _Answer) -> None:
+    user = answer.user
+    embedding.model_version = answer.model_version
+    embedding.ignored_count = user.ignored_count
+    embedding.strategy = user.strategy
+    if answer.as_arrays:
+        arrays = embedding.arrays
+        arrays.retrieval = bytes_of(user.retrieval, FLOAT32)
+        arrays.rating = b"" if user.rating is None else bytes_of(user.rating, FLOAT32)
+        arrays.rated_movie_ids = bytes_of(user.rated_movie_ids, INT64)
+    else:
+        embedding.retrieval.extend(user.retrieval.tolist())
+        if user.rating is not None:
+            embedding.rating.extend(user.rating.tolist())
+        embedding.rated_movie_ids.extend(user.rated_movie_ids.tolist())

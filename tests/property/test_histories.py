@@ -22,7 +22,6 @@ from twotower.histories import (
     segment_sums,
     weighted_moments,
     weighted_ridge,
-    weighted_rows,
 )
 from twotower.statistics import UserSums
 
@@ -173,22 +172,27 @@ class Rows:
         return (
             segment_sums(self.targets, offsets),
             segment_sums(self.design, offsets),
-            weighted_rows(offsets, self.weights, rows[::-1], table[::-1]),
-            weighted_ridge(offsets, self.design, self.targets, self.weights, precision),
+            weighted_ridge(
+                offsets,
+                rows[::-1],
+                table[::-1],
+                targets=self.targets,
+                weights=self.weights,
+                precision=precision,
+            ),
             *weighted_moments(offsets, self.design, self.targets, self.weights, precision),
         )
 
     def expected(self) -> tuple[float | npt.NDArray[np.floating], ...]:
         """The same of one segment, row by row."""
         gram = 2.0 * np.eye(self.design.shape[1]) + 0.5
-        total, weighted, moment, target_sum = *np.zeros((3, len(gram))), 0.0
+        total, moment, target_sum = *np.zeros((2, len(gram))), 0.0
         for row, target, weight in zip(self.design, self.targets, self.weights, strict=True):
             target_sum += target
             total += row
-            weighted += weight * row
             gram += weight * np.outer(row, row)
             moment += weight * target * row
-        return target_sum, total, weighted, np.linalg.solve(gram, moment), gram, moment
+        return target_sum, total, np.linalg.solve(gram, moment), gram, moment
 
 
 @st.composite

@@ -174,10 +174,9 @@ def test_a_row_holds_own_factors_statistics_vector_shares_and_time_away(history:
 
 
 def test_a_batch_encodes_as_its_users_alone() -> None:
-    """But for the last bits of what is multiplied as matrices."""
     alone = np.concatenate([ENCODER.encode(history) for history in HISTORIES])
     assert_array_equal(ENCODER.encode_for_rating(EVERY), alone[:, ENCODER.columns.rating])
-    assert_allclose(ENCODER.encode(EVERY), alone, rtol=1e-4, atol=1e-5)
+    assert_array_equal(ENCODER.encode(EVERY), alone)
 
 
 @pytest.mark.parametrize("rating", [1.0, 5.0])
@@ -200,7 +199,7 @@ def test_the_order_of_ratings_matters_where_they_come_at_different_times() -> No
     forth, back = (ENCODER.encode(_history(order)) for order in (rated, rated[::-1]))
     assert np.abs(forth - back)[0, VECTOR].max() > 0.1
     forth, back = (ENCODER.encode(_history(order, times=[7] * 3)) for order in (rated, rated[::-1]))
-    assert_allclose(forth, back, rtol=1e-5, atol=1e-6)
+    assert_allclose(forth, back, rtol=1e-4, atol=1e-5)
 
 
 def test_a_stranger_has_finite_features_and_no_factors() -> None:

@@ -139,7 +139,12 @@ def test_factors_predict_what_was_held_out_better_than_the_bias() -> None:
     histories, mean, rows = train.histories(), train.ratings.mean(), train.movie_rows
     surprises, weights = train.ratings - mean - factors.base[rows], FADING.weights(histories.ages)
     of_user = weighted_ridge(
-        histories.offsets, factors.movies[rows], surprises, weights, factors.precision
+        histories.offsets,
+        rows,
+        factors.movies,
+        targets=surprises,
+        weights=weights,
+        precision=factors.precision,
     )
     tastes = (factors.movies[test.movie_rows] * of_user[test.user_rows]).sum(axis=1)
     fitted = bias(Fold(train, train, test))

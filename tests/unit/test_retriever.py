@@ -66,7 +66,7 @@ def test_excluding_unknown_or_repeated_movies_has_no_further_effect(retriever: R
 
 def test_rated_movies_are_left_out_like_excluded_ones(retriever: Retriever) -> None:
     first, second, *_ = best_ids(3)
-    asked = replace(query(12, excluded=(first,)), rated_movie_ids=(second, first, 3))
+    asked = query(12, excluded=(first,))._replace(rated_movie_ids=(second, first, 3))
     (found,) = retriever.retrieve([asked])
     assert found_ids(found) == best_ids(12)[2:]
     assert found.scarcity == Scarcity(filter_too_narrow=False, matching_filter=12, excluded=2)
@@ -191,7 +191,7 @@ def test_a_faulty_embedding_is_named(
 
 
 def test_a_norm_rounded_to_float32_is_accepted(retriever: Retriever) -> None:
-    retriever.check(replace(query(), retrieval=USER * np.float32(1.0005)))
+    retriever.check(query()._replace(retrieval=USER * np.float32(1.0005)))
 
 
 def test_exclusions_have_a_limit(retriever: Retriever) -> None:
@@ -261,7 +261,3 @@ def test_golden_requests_leave_excluded_movies_out(tmp_path: Path) -> None:
     other = golden.model_copy(update={"excluded_movie_ids": golden.top_movie_ids[:1]})
     with pytest.raises(BundleError, match="found movies"):
         of(tmp_path, replace(BUNDLE, golden=(other,))).replay()
-
-
-def test_the_length_of_its_embeddings(retriever: Retriever) -> None:
-    assert retriever.dim == DIM
