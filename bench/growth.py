@@ -14,7 +14,8 @@ import numpy as np
 from bench.rivals.model import Model, query_for
 from bench.workload import raters
 from bench.world import World
-from retrieval_svc.index import ApproximateIndex, ExactIndex, Search
+from retrieval_svc.approximate import ApproximateIndex
+from retrieval_svc.index import ExactIndex, Search
 from user_tower_svc.embedder import Profile
 
 _RATINGS: Final = (10, 30, 100, 300, 1_000, 3_000, 10_000)

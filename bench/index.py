@@ -25,7 +25,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bench.world import DIM, World
-from retrieval_svc.index import ApproximateIndex, ExactIndex, Rows, Search
+from retrieval_svc.approximate import ApproximateIndex
+from retrieval_svc.index import ExactIndex, Rows, Search
 from twotower.arrays import Embeddings
 from twotower.files import write_atomically
 from twotower.process import run

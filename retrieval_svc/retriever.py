@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from retrieval_svc.catalogue import NO_FILTER, Filter, MovieFinder
-from retrieval_svc.index import NO_ROWS, ApproximateIndex, ExactIndex, Hits, Mask, Rows, Search
+from retrieval_svc.index import NO_ROWS, ExactIndex, Hits, Index, Mask, Rows, Search
 from twotower.arrays import Embeddings, Floats, Ints
 from twotower.bundle import Bundle
 from twotower.errors import InvalidRequest, MovieNotFound
@@ -68,11 +68,7 @@ class Retriever:
         self._rating_embeddings = (
             bundle.item_embeddings if bundle.rating_embeddings is None else bundle.rating_embeddings
         )
-        self._index = (
-            ExactIndex(bundle.item_embeddings)
-            if bundle.partition is None
-            else ApproximateIndex(bundle.item_embeddings, bundle.partition)
-        )
+        self._index = index_of(bundle)
         self._golden = bundle.golden
         self._shape = self._embeddings.shape[1:]
 
@@ -176,6 +172,16 @@ class Retriever:
         norm = float(np.linalg.norm(embedding.astype(np.float64)))  # which any square fits in
         if abs(norm - 1) > _NORM_TOLERANCE:
             raise InvalidRequest(f"{path}: has norm {norm:.4g}, allowed is 1", field=path)
+
+
+def index_of(bundle: Bundle) -> Index:
+    """What searches a bundle's movies: among all of them, or in the cells that they are divided into."""
+    if bundle.partition is None:
+        return ExactIndex(bundle.item_embeddings)
+    # FAISS takes a tenth of a second to import, and 15 MB: only who has cells to look through has it.
+    from retrieval_svc.approximate import ApproximateIndex  # noqa: PLC0415
+
+    return ApproximateIndex(bundle.item_embeddings, bundle.partition)
 
 
 def _scarcity(k: int, movies: int, excluded: Rows, passing: Mask | None) -> Scarcity:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from retrieval_svc.index import check_search
 from retrieval_svc.retriever import Retriever
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.settings import RetrievalSettings
@@ -29,6 +28,8 @@ def serve(settings: RetrievalSettings) -> None:
 
 def examine(settings: RetrievalSettings) -> None:
     """Say whether this machine can serve. Raises OperationError where it cannot."""
+    from retrieval_svc.approximate import check_search  # noqa: PLC0415 - FAISS: see `index_of`
+
     doctor.examine(
         settings,
         [

@@ -445,17 +445,49 @@ INLINE int is_among(int64_t row, const int64_t *excluded, int64_t count) {
     return count && *excluded == row;
 }
 
-/* Puts a row among the best so far, at most k of them: by score descending, then by row. Rows come ascending. */
-INLINE int64_t insert(int64_t found, int64_t k, float score, int64_t row, int64_t *rows, float *scores) {
-    int64_t place = found < k ? found : k - 1;
-    if (found == k && score <= scores[place]) return found;
-    for (; place > 0 && scores[place - 1] < score; place--) {
-        scores[place] = scores[place - 1];
-        rows[place] = rows[place - 1];
+/* Whether of two found, at places a and b, the first is the worse: by score, then by row. */
+INLINE int is_worse(const int64_t *rows, const float *scores, int64_t a, int64_t b) {
+    return scores[a] < scores[b] || (scores[a] == scores[b] && rows[a] > rows[b]);
+}
+
+INLINE void swap(int64_t *rows, float *scores, int64_t a, int64_t b) {
+    int64_t row = rows[a];
+    float score = scores[a];
+    rows[a] = rows[b], scores[a] = scores[b];
+    rows[b] = row, scores[b] = score;
+}
+
+/* Lets what lies at the root of a heap, whose root is the worst, sink to where it belongs. */
+INLINE void sink(int64_t count, int64_t *rows, float *scores) {
+    for (int64_t place = 0, child; (child = 2 * place + 1) < count; place = child) {
+        if (child + 1 < count && is_worse(rows, scores, child + 1, child)) child++;
+        if (!is_worse(rows, scores, child, place)) break;
+        swap(rows, scores, child, place);
     }
-    scores[place] = score;
-    rows[place] = row;
-    return found < k ? found + 1 : k;
+}
+
+/* Puts a row into the heap of the best so far, at most k of them. Rows come ascending. */
+INLINE int64_t keep(int64_t found, int64_t k, float score, int64_t row, int64_t *rows, float *scores) {
+    if (found == k) {
+        if (score > scores[0]) {
+            rows[0] = row, scores[0] = score;
+            sink(k, rows, scores);
+        }
+        return k;
+    }
+    int64_t place = found;
+    rows[place] = row, scores[place] = score;
+    for (int64_t parent; place > 0 && is_worse(rows, scores, place, parent = (place - 1) / 2); place = parent)
+        swap(rows, scores, place, parent);
+    return found + 1;
+}
+
+/* Turns a heap into a list, the best first. */
+INLINE void sort_found(int64_t found, int64_t *rows, float *scores) {
+    while (found > 1) {
+        swap(rows, scores, 0, --found);
+        sink(found, rows, scores);
+    }
 }
 
 /* How many rows are compared with each of some users while they are in the nearest cache. */
@@ -479,7 +511,7 @@ INLINE void search_body(
             const uint8_t *passing = mask_of[u] < 0 ? 0 : masks + mask_of[u] * count;
             int64_t *of_user = rows + u * most;
             float *best = scores + u * most;
-            float floor = found[u] == k[u] ? best[k[u] - 1] - rounding : -3;
+            float floor = found[u] == k[u] ? best[0] - rounding : -3;
             for (int64_t first = start; first < end; first += 8) {
                 const float *from = embeddings + first * width;
                 f32x8 near = (f32x8){0} - 4;
@@ -494,12 +526,13 @@ INLINE void search_body(
                     if (!better[r] || (passing && !passing[row])) continue;
                     if (is_among(row, excluded + bounds[u], bounds[u + 1] - bounds[u])) continue;
                     float score = exact_score(embeddings + row * width, user, width);
-                    found[u] = insert(found[u], k[u], score, row, of_user, best);
-                    if (found[u] == k[u]) floor = best[k[u] - 1] - rounding;
+                    found[u] = keep(found[u], k[u], score, row, of_user, best);
+                    if (found[u] == k[u]) floor = best[0] - rounding;
                 }
             }
         }
     }
+    for (int64_t u = 0; u < users; u++) sort_found(found[u], rows + u * most, scores + u * most);
 }
 EXPORT(
     void, search,

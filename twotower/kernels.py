@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from twotower.arrays import Bools, Embeddings, FeatureRows, Floats, Ints
 
+ROUNDING: Final = 1e-5
+"""More than twice what an inner product of float32 is off by, for vectors of unit norm."""
 _ROWS: Final = 32
 """As in `kernels.c`."""
 _INT, _FLOAT, _DOUBLE, _ARRAY = ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
@@ -198,14 +200,12 @@ class Table:
         excluded: Ints,
         masks: Bools,
         mask_of: Ints,
-        rounding: float,
     ) -> tuple[Ints, Embeddings, Ints]:
         """`ExactIndex.search`: rows and scores (n, largest k), and how many of each are found, (n,).
 
         vectors: (n, dim). ks: (n,). excluded: rows, those of search i ascending, from
         excluded_offsets[i] to excluded_offsets[i + 1]. masks: bool (m, rows), what may be found;
-        mask_of: (n,), which of them holds, -1 for none. rounding: more than twice what an inner product
-        in single precision is off by.
+        mask_of: (n,), which of them holds, -1 for none.
         """
         count, most = len(vectors), int(ks.max(initial=1))
         vectors, ks = self._widened(vectors), _array(ks, np.int64)
@@ -223,7 +223,7 @@ class Table:
         _LIBRARY.search(
             *(count, *self._embeddings.shape),
             *_at(self._embeddings, vectors, ks, excluded_offsets, excluded, mask_of, masks),
-            *(rounding, most, *_at(rows, scores, found)),
+            *(ROUNDING, most, *_at(rows, scores, found)),
         )
         return rows, scores, found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from twotower.arrays import Bools, Embeddings, Ints
 from twotower.errors import BundleError
+from twotower.kernels import Table
 from twotower.npz import read_arrays, write_arrays
 
 PARTITION: Final = "partition.npz"
@@ -50,12 +52,27 @@ class Partition:
 
         movies: how many of them may be found.
         """
-        return np.isin(self.cells, self.nearest(user, self.probes_among(movies)))
+        return np.isin(self.cells, self.nearest(user[None], self.probes_among(movies)))
 
-    def nearest(self, user: Embeddings, cells: int) -> Ints:
-        """So many of the cells, the nearest first; of two as near the first comes first."""
-        scores = (self.centroids.astype(np.float64) * user).sum(axis=1)
-        return np.argsort(-scores, kind="stable")[:cells]
+    def nearest(self, users: Embeddings, cells: int) -> Ints:
+        """So many of the cells, the nearest to each user first: int64 (n, cells).
+
+        users: float32 (n, dim). Of two cells as near the first comes first.
+        """
+        count = len(users)
+        nearest, _, _ = self._table.search(
+            users,
+            ks=np.full(count, cells),
+            excluded_offsets=np.zeros(count + 1, np.int64),
+            excluded=np.empty(0, np.int64),
+            masks=np.empty((0, len(self.centroids)), np.bool_),
+            mask_of=np.full(count, -1),
+        )
+        return nearest
+
+    @cached_property
+    def _table(self) -> Table:
+        return Table(self.centroids)
 
     def check(self, movies: int, dim: int) -> None:
         """Raise BundleError where this is no partition of so many movies of that dimension."""

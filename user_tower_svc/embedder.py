@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,8 +26,7 @@ _MOST_SETTLED: Final = 10_000
 _NONE: Final = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class EmbeddedUser:
+class EmbeddedUser(NamedTuple):
     """One user's embeddings, float32 (dim,) of unit norm, and what they rest on.
 
     `rating` is None where one embedding serves both. rated_movie_ids: int64, ascending.
@@ -41,14 +39,21 @@ class EmbeddedUser:
     strategy: pb.Strategy.ValueType
 
 
+class _Settled(NamedTuple):
+    """A known user's embeddings, which change no more from some time on: seconds, UTC."""
+
+    user: EmbeddedUser
+    since: float
+
+
 class Profile(NamedTuple):
     """What is known of one user: ratings, oldest first, or `described`, aggregates in their place.
 
     movie_rows: int64 (n,), row numbers of the catalogue. ratings: float (n,). times: int64 (n,), when
     they were given, to be seen as of `as_of`; by any clock, if only the order is known. rated_movie_ids:
-    int64 (n,), of the same movies, ascending. settled: the id of a known user who has been away for so
-    long that time changes nothing any more. embedded: what comes out, where that is known from before;
-    nothing else is then needed.
+    int64 (n,), of the same movies, ascending. settles: a known user who has been away for so long that
+    time changes nothing any more, and since when. embedded: what comes out, where that is known from
+    before; nothing else is then needed.
     """
 
     strategy: pb.Strategy.ValueType
@@ -59,7 +64,7 @@ class Profile(NamedTuple):
     rated_movie_ids: Ints = _NONE
     ignored_count: int = 0
     described: UserStatistics | None = None
-    settled: int | None = None
+    settles: tuple[int, float] | None = None
     embedded: EmbeddedUser | None = None
 
 
@@ -78,7 +83,7 @@ class UserEmbedder:
         self.users = bundle.histories.names
         self._histories = bundle.histories
         self._golden = bundle.golden
-        self._settled: dict[int, EmbeddedUser] = {}
+        self._settled: dict[int, _Settled] = {}
         self._tower = UserTower(bundle.user_tower)
         if self._tower.rates != (bundle.rating_embeddings is not None):
             raise BundleError(
@@ -90,22 +95,25 @@ class UserEmbedder:
 
         A user unknown is a cold start, or UserNotFound if strict.
         """
+        kept = self._settled.get(user_id)
+        if kept and as_of >= kept.since:
+            return Profile(pb.STRATEGY_KNOWN_USER, embedded=kept.user)
         span = self._histories.span_of(user_id)
         if span is None:
             if strict:
                 raise UserNotFound(f"user_id: {user_id} is not a user of this model", field="user_id")
             return self.cold_start()
-        settled = bool((as_of - self._histories.timestamps[span][-1:] >= LONG_AWAY).any())
-        if settled and (embedded := self._settled.get(user_id)):
-            return Profile(pb.STRATEGY_KNOWN_USER, embedded=embedded)
+        timestamps = self._histories.timestamps[span]
         profile = self._rated(
             self._histories.movie_ids[span],
             self._histories.ratings[span],
-            self._histories.timestamps[span],
+            timestamps,
             as_of,
             pb.STRATEGY_KNOWN_USER,
         )
-        return profile._replace(settled=user_id) if settled else profile
+        if not len(timestamps) or as_of < timestamps[-1] + LONG_AWAY:
+            return profile
+        return profile._replace(settles=(user_id, float(timestamps[-1]) + LONG_AWAY))
 
     def known_by_name(self, external_id: str, *, as_of: int, strict: bool) -> Profile:
         """As `known_user`, of what the data call the user. InvalidRequest where that is a number."""
@@ -170,8 +178,8 @@ class UserEmbedder:
         computed = iter(self._compute(unknown) if unknown else ())
         embedded = [profile.embedded or next(computed) for profile in profiles]
         for profile, user in zip(profiles, embedded, strict=True):
-            if profile.settled is not None:
-                self._keep(profile.settled, user)
+            if profile.settles:
+                self._keep(*profile.settles, user)
         return embedded
 
     def replay(self) -> None:
@@ -197,12 +205,13 @@ class UserEmbedder:
             for user, profile in enumerate(profiles)
         ]
 
-    def _keep(self, user_id: int, user: EmbeddedUser) -> None:
+    def _keep(self, user_id: int, since: float, user: EmbeddedUser) -> None:
         if len(self._settled) >= _MOST_SETTLED:
             self._settled.clear()
         # Copies: a row of its batch would keep the whole of that.
         rating = None if user.rating is None else user.rating.copy()
-        self._settled[user_id] = replace(user, retrieval=user.retrieval.copy(), rating=rating)
+        own = user._replace(retrieval=user.retrieval.copy(), rating=rating)
+        self._settled[user_id] = _Settled(own, since)
 
     def _golden_profile(self, golden: GoldenUser) -> Profile:
         if golden.user_id is not None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import LAW, rank, unit_rows
-from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Search
+from retrieval_svc.approximate import ApproximateIndex
+from retrieval_svc.index import ExactIndex, Hits, Search
 from twotower.arrays import Embeddings
 from twotower.partition import Partition
 

@@ -179,8 +179,8 @@ def test_a_search_outside_of_its_arrays_is_refused(changed: dict[str, Ints | Boo
         "mask_of": np.array([-1]),
     }
     table = kernels.Table(rows)
-    found, _, counts = table.search(rows[:1], rounding=1e-5, **right)
+    found, _, counts = table.search(rows[:1], **right)
     assert found[0, 0] == 0
     assert counts.tolist() == [3]
     with pytest.raises((IndexError, ValueError)):
-        table.search(rows[:1], rounding=1e-5, **(right | changed))
+        table.search(rows[:1], **(right | changed))

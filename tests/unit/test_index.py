@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from builders import rank, unit_rows
-from retrieval_svc.index import ApproximateIndex, ExactIndex, Hits, Search, check_search
+from retrieval_svc.approximate import ApproximateIndex, check_search
+from retrieval_svc.index import ExactIndex, Hits, Search
 from twotower.arrays import Embeddings
 from twotower.partition import Partition
 

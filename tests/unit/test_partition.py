@@ -8,7 +8,8 @@ import pytest
 
 import training.partition
 from builders import forge, make_bundle, rank, unit_rows, write
-from retrieval_svc.index import ApproximateIndex, Search
+from retrieval_svc.approximate import ApproximateIndex
+from retrieval_svc.index import Search
 from retrieval_svc.retriever import Query, Retriever
 from training.partition import divide
 from twotower.arrays import Embeddings, Ints
@@ -75,7 +76,7 @@ def test_of_numbers_of_cells_that_is_taken_by_which_least_is_looked_at(
     def cost(partition: Partition | None) -> float:
         assert partition is not None
         sizes = np.bincount(partition.cells, minlength=len(partition.centroids))
-        looked_at = [sizes[partition.nearest(user, partition.probes)].sum() for user in USERS]
+        looked_at = [sizes[cells].sum() for cells in partition.nearest(USERS, partition.probes)]
         return len(sizes) + 4 * float(np.mean(looked_at))
 
     chosen = cost(divide(MOVIES, USERS.__getitem__, RATED, least_movies=5000))
