@@ -227,6 +227,19 @@ class Table:
         )
         return rows, scores, found
 
+    def best(self, vectors: Embeddings, k: int) -> Ints:
+        """The k best rows for each vector, k at most the rows: int64 (n, k)."""
+        count = len(vectors)
+        rows, _, _ = self.search(
+            vectors,
+            ks=np.full(count, k),
+            excluded_offsets=np.zeros(count + 1, np.int64),
+            excluded=np.empty(0, np.int64),
+            masks=np.empty((0, self._rows), np.bool_),
+            mask_of=np.full(count, -1),
+        )
+        return rows
+
     def _widened(self, vectors: Embeddings) -> Embeddings:
         width = _up_to(self._dim, 8)
         if width == self._dim:
@@ -255,10 +268,14 @@ def _up_to(count: int, multiple: int) -> int:
 def _segments(offsets: Ints, rows: Ints, count: int) -> tuple[Ints, Ints]:
     """Offsets (n + 1,) of segments of rows, each of them one of so many."""
     offsets, rows = _array(offsets, np.int64), _array(rows, np.int64)
-    if offsets[0] != 0 or offsets[-1] != len(rows) or (offsets[1:] < offsets[:-1]).any():
-        raise ValueError(f"offsets do not ascend from 0 to {len(rows)}, the number of rows")
+    _check_offsets(offsets, len(rows))
     _check_range(rows, 0, count - 1)
     return offsets, rows
+
+
+def _check_offsets(offsets: Ints, count: int) -> None:
+    if offsets[0] != 0 or offsets[-1] != count or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError(f"offsets do not ascend from 0 to {count}, the number of rows")
 
 
 def _check_shape(array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:

@@ -59,16 +59,7 @@ class Partition:
 
         users: float32 (n, dim). Of two cells as near the first comes first.
         """
-        count = len(users)
-        nearest, _, _ = self._table.search(
-            users,
-            ks=np.full(count, cells),
-            excluded_offsets=np.zeros(count + 1, np.int64),
-            excluded=np.empty(0, np.int64),
-            masks=np.empty((0, len(self.centroids)), np.bool_),
-            mask_of=np.full(count, -1),
-        )
-        return nearest
+        return self._table.best(users, cells)
 
     @cached_property
     def _table(self) -> Table:
