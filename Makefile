@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUBS := twotower/v1/__init__.py
-KERNELS := twotower/libkernels.so
-READY := $(VENV)/.installed $(STUBS) $(KERNELS)
+LOOPS := twotower/libloops.so
+READY := $(VENV)/.installed $(STUBS) $(LOOPS)
 # A set names all that it needs; asked for dependencies, an older pip finds their newest, which have no hash here.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
 
@@ -20,7 +20,7 @@ HOST := http://127.0.0.1:8000
 REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(if $(shell git status --porcelain 2>/dev/null),-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test train evaluate proto kernels lint clean images $(IMAGES:%=image-%) push deploy release \
+.PHONY: help run test train evaluate proto loops lint clean images $(IMAGES:%=image-%) push deploy release \
 	destroy secrets test-deploy bench load
 
 help: ## list the targets
@@ -42,9 +42,9 @@ proto: $(VENV)/.installed ## generate the gRPC stubs anew
 	@rm -rf twotower/v1
 	@$(MAKE) --no-print-directory $(STUBS)
 
-kernels: $(VENV)/.installed ## compile the inner loops anew
-	@rm -f $(KERNELS)
-	@$(MAKE) --no-print-directory $(KERNELS)
+loops: $(VENV)/.installed ## compile the inner loops anew
+	@rm -f $(LOOPS)
+	@$(MAKE) --no-print-directory $(LOOPS)
 
 lint: $(READY) ## check style, types, the laws between the packages, and the protos
 	$(BIN)/ruff check .
@@ -93,7 +93,7 @@ load: $(READY) $(VENV)/.bench-installed ## load a gateway as many users would; H
 	@PYTHONPATH=. $(BIN)/python -m locust --locustfile bench/locustfile.py --host "$(HOST)" $(ARGS)
 
 clean: ## remove what was made here, but neither bundles nor data
-	rm -rf $(VENV) twotower/v1 $(KERNELS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) twotower/v1 $(LOOPS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -119,5 +119,5 @@ $(STUBS): $(wildcard protos/twotower/v1/*.proto) $(VENV)/.installed
 	@rm -f $(@D)/embedding_pb2_grpc.py*
 	@touch $@
 
-$(KERNELS): twotower/kernels.c twotower/compile_kernels.sh $(VENV)/.installed
-	@twotower/compile_kernels.sh $(BIN)/python $@
+$(LOOPS): twotower/loops.c twotower/compile_loops.sh $(VENV)/.installed
+	@twotower/compile_loops.sh $(BIN)/python $@

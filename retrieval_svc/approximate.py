@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_svc.index import NO_ROWS, ExactIndex, Hits, Rows, Scores, Search
 from twotower.arrays import Embeddings, Ints
 from twotower.errors import OperationError
-from twotower.kernels import ROUNDING
+from twotower.loops import ROUNDING
 from twotower.partition import Partition
 
 _LOWEST: Final = -2.0

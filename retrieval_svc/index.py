@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.arrays import Embeddings, Ints
-from twotower.kernels import Table
+from twotower.loops import Table
 
 Rows = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from twotower import kernels
+from twotower import loops
 from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 RATINGS_AT_ONCE: Final = 2**19
@@ -137,7 +137,7 @@ def flag_sums(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Fl
 
     rows: (ratings,), of the table (movies, columns). weights: (k, ratings).
     """
-    return kernels.sum_flags(offsets, rows, flags, weights=weights)
+    return loops.sum_flags(offsets, rows, flags, weights=weights)
 
 
 def weighted_ridge(
@@ -154,7 +154,7 @@ def weighted_ridge(
     rows, targets, weights: (ratings,), rows of the table (movies, k). precision: (k, k), of the prior,
     in units of the noise's.
     """
-    return kernels.regress(offsets, rows, table, targets=targets, weights=weights, precision=precision)
+    return loops.regress(offsets, rows, table, targets=targets, weights=weights, precision=precision)
 
 
 def weighted_moments(

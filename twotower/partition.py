@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twotower.arrays import Bools, Embeddings, Ints
 from twotower.errors import BundleError
-from twotower.kernels import Table
+from twotower.loops import Table
 from twotower.npz import read_arrays, write_arrays
 
 PARTITION: Final = "partition.npz"

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from twotower.arrays import Bools, FeatureRows
-from twotower.kernels import Landmarks
+from twotower.loops import Landmarks
 
 _HIDDEN: Final = -1e4
 """The logit of what is left out: its softmax is 0."""

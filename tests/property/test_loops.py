@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as stnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from builders import LAW, unit_rows
-from twotower import kernels
+from twotower import loops
 from twotower.arrays import Bools, FeatureRows, Floats, Ints
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -65,7 +65,7 @@ def test_a_projection_is_that_of_double_precision(
     vectors = random.normal(scale=0.3, size=(movies, size)).astype(np.float32)
     scores = random.normal(scale=0.5, size=(3, movies)).astype(np.float32)
     hidden = random.random((3, movies)) < share_hidden
-    found = kernels.Landmarks(vectors).project(scores, hidden, **PROJECTION)
+    found = loops.Landmarks(vectors).project(scores, hidden, **PROJECTION)
     exact = vectors.astype(np.float64)
     for row, given_scores, out in zip(found, scores.astype(np.float64), hidden, strict=True):
         assert_allclose(row, _projected(exact, given_scores, out), rtol=1e-2, atol=2e-3)
@@ -82,7 +82,7 @@ def test_a_projection_is_that_of_double_precision(
 def test_the_mean_of_the_best_is_that_of_the_sorted(scores: FeatureRows) -> None:
     best = np.sort(scores.astype(np.float64), axis=1)[:, ::-1][:, : RULE["best"]].mean(axis=1)
     least = np.maximum(RULE["share"] * np.abs(scores).max(axis=1), RULE["least"])
-    assert_allclose(kernels.best_means(scores, **RULE)[:, 0], np.maximum(best, least), rtol=1e-5)
+    assert_allclose(loops.best_means(scores, **RULE)[:, 0], np.maximum(best, least), rtol=1e-5)
 
 
 @LAW
@@ -94,13 +94,13 @@ def test_landmarks_are_scored_as_by_matrices(seed: int, counts: list[int], landm
     successors = random.normal(size=(movies, landmarks)).astype(np.float32)
     shares = random.normal(size=(len(counts), genres)).astype(np.float32)
     directions = random.random((genres, landmarks)).astype(np.float32)
-    scores, rated = kernels.score_landmarks(
+    scores, rated = loops.score_landmarks(
         offsets, places, successors, weights=weights, shares=shares, directions=directions, **RULE
     )
     for user, (start, stop) in enumerate(pairwise(offsets)):
         some = places[start:stop]
         sums = (weights[start:stop] @ successors[some])[None].astype(np.float32)
-        expected = sums / kernels.best_means(sums, **RULE) + shares[user] @ directions
+        expected = sums / loops.best_means(sums, **RULE) + shares[user] @ directions
         assert_allclose(scores[user], expected[0], rtol=1e-3, atol=1e-3)
         assert_array_equal(rated[user], np.isin(np.arange(1, landmarks + 1), some))
 
@@ -114,7 +114,7 @@ def test_a_regression_of_many_ratings_is_that_of_double_precision(
     table = random.normal(size=(50, size)).astype(np.float32)
     rows, (targets, weights) = random.integers(50, size=ratings), random.random((2, ratings))
     precision = np.eye(size) * 3 + 0.5
-    (found,) = kernels.regress(
+    (found,) = loops.regress(
         np.array([0, ratings]), rows, table, targets=targets, weights=weights, precision=precision
     )
     design = table[rows].astype(np.float64)
@@ -131,7 +131,7 @@ def test_flags_are_summed_exactly(seed: int, counts: list[int], kinds: int) -> N
         random.integers(6, size=offsets[-1]),
         random.integers(0, 11, (kinds, offsets[-1])) / 2,
     )
-    sums = kernels.sum_flags(offsets, rows, flags, weights=weights)
+    sums = loops.sum_flags(offsets, rows, flags, weights=weights)
     for user, (start, stop) in enumerate(pairwise(offsets)):
         assert_array_equal(sums[user], weights[:, start:stop] @ flags[rows[start:stop]].astype(float))
 
@@ -155,7 +155,7 @@ def test_what_lies_outside_of_an_array_is_refused(
     offsets: list[int], rows: list[int], weights: Floats, error: str
 ) -> None:
     with pytest.raises((IndexError, ValueError), match=error):
-        kernels.sum_flags(np.array(offsets), np.array(rows), FLAGS, weights=weights)
+        loops.sum_flags(np.array(offsets), np.array(rows), FLAGS, weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_search_outside_of_its_arrays_is_refused(changed: dict[str, Ints | Boo
         "masks": np.empty((0, 9), np.bool_),
         "mask_of": np.array([-1]),
     }
-    table = kernels.Table(rows)
+    table = loops.Table(rows)
     found, _, counts = table.search(rows[:1], **right)
     assert found[0, 0] == 0
     assert counts.tolist() == [3]

@@ -1,4 +1,4 @@
-"""The inner loops of encoding and of search, compiled from `kernels.c`: NumPy's arrays in and out.
+"""The inner loops of encoding and of search, compiled from `loops.c`: NumPy's arrays in and out.
 
 Each user is worked through alone and in one order, by operations that round alike on every processor: an
 answer has the same bits alone, in any batch, anywhere. What is said here is of shapes; what is computed,
@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower.arrays import Bools, Embeddings, FeatureRows, Floats, Ints
+from twotower.manifest import sha256
 
 ROUNDING: Final = 1e-5
 """More than twice what an inner product of float32 is off by, for vectors of unit norm."""
 _ROWS: Final = 32
-"""As in `kernels.c`."""
+"""As in `loops.c`."""
 _INT, _FLOAT, _DOUBLE, _ARRAY = ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 _BUFFER: Final = ctypes.c_char * 0
 _SIGNATURES: Final = {
@@ -43,11 +44,14 @@ _SIGNATURES: Final = {
 
 
 def _load() -> ctypes.CDLL:
-    file = Path(__file__).with_name("libkernels.so")
+    file, source = (Path(__file__).with_name(name) for name in ("libloops.so", "loops.c"))
     try:
         library = ctypes.CDLL(str(file))
     except OSError as error:
-        raise ImportError(f"{file} cannot be loaded, `make kernels` compiles it: {error}") from error
+        raise ImportError(f"{file} cannot be loaded, `make loops` compiles it: {error}") from error
+    digest = (ctypes.c_char * 64).in_dll(library, "source").value.decode()
+    if digest != sha256(source.read_bytes()):
+        raise ImportError(f"{file} is of another {source.name}, `make loops` compiles it anew")
     for name, types in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = types, None

@@ -1,4 +1,4 @@
-/* The inner loops of encoding and of search, called by kernels.py.
+/* The inner loops of encoding and of search, called by loops.py.
  *
  * Each user is worked through alone, in one order, by operations that round alike on every processor (no
  * fused multiply-add, no library's exp). So an answer has the same bits alone, in any batch, anywhere.
@@ -7,6 +7,9 @@
  */
 
 #include <stdint.h>
+
+/* The digest of this file, by which loops.py knows a library of another one. */
+const char source[] = SOURCE;
 
 typedef double f64x4 __attribute__((vector_size(32)));
 typedef float f32x4 __attribute__((vector_size(16)));
