@@ -13,7 +13,13 @@ from twotower.arrays import Embeddings
 from twotower.errors import BundleError
 
 EMBEDDING_TOLERANCE: Final = 1e-5
-"""Largest difference of a replayed embedding or score from the recorded one."""
+"""Largest difference of what comes of the same numbers, by another library or on another processor."""
+_REPLAY_TOLERANCE: Final = 1e-3
+"""Largest difference of a replayed embedding from the recorded one.
+
+Another release may round otherwise on the way to it, and for some users little rounding moves much: 4e-5
+was seen. Another model, or a feature encoded otherwise, is off by far more.
+"""
 
 
 class GoldenUser(BaseModel):
@@ -48,10 +54,10 @@ class GoldenUser(BaseModel):
         for recorded, replayed in ((self.retrieval, retrieval), (self.rating or (), rating)):
             again = np.empty(0) if replayed is None else replayed
             difference = _largest_difference(np.array(recorded), again)
-            if not difference <= EMBEDDING_TOLERANCE:
+            if not difference <= _REPLAY_TOLERANCE:
                 raise BundleError(
                     f"golden request of {self}: the embedding differs from the recorded one by "
-                    f"{difference:.1e}, more than {EMBEDDING_TOLERANCE:.0e}"
+                    f"{difference:.1e}, more than {_REPLAY_TOLERANCE:.0e}"
                 )
 
     def check_top(self, movie_ids: Sequence[int], scores: Sequence[float]) -> None:

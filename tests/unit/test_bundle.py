@@ -23,7 +23,7 @@ from twotower.arrays import Embeddings
 from twotower.bundle import Bundle, list_versions, read_bundle
 from twotower.errors import BundleError
 from twotower.files import check_writable
-from twotower.golden import EMBEDDING_TOLERANCE, GoldenUser
+from twotower.golden import GoldenUser
 from twotower.manifest import MANIFEST, read_manifest
 from twotower.promotion import CURRENT, Current, promote, read_current, rollback
 
@@ -591,13 +591,11 @@ RECORDED = np.array(USER.retrieval, dtype=np.float32)
 
 def test_a_golden_user_accepts_what_was_recorded() -> None:
     USER.check_embedding(RECORDED, None)
-    USER.check_embedding(RECORDED + np.float32(EMBEDDING_TOLERANCE / 2), None)
+    USER.check_embedding(RECORDED + np.float32(4e-5), None)
     USER.check_top(USER.top_movie_ids, USER.top_scores)
 
 
-@pytest.mark.parametrize(
-    "replayed", [RECORDED + 2 * EMBEDDING_TOLERANCE, RECORDED * np.nan, RECORDED[:-1]]
-)
+@pytest.mark.parametrize("replayed", [RECORDED + 2e-3, RECORDED * np.nan, RECORDED[:-1]])
 def test_a_golden_user_refuses_another_embedding(replayed: np.ndarray) -> None:
     with pytest.raises(BundleError, match="golden request of user 3: the embedding differs"):
         USER.check_embedding(replayed, None)
@@ -614,7 +612,7 @@ def test_a_golden_user_is_known_or_rates(both: dict[str, Any]) -> None:
     [
         (USER.top_movie_ids[::-1], USER.top_scores, "found movies"),
         (USER.top_movie_ids[:-1], USER.top_scores[:-1], "found movies"),
-        (USER.top_movie_ids, [score + 1e-3 for score in USER.top_scores], "the scores differ"),
+        (USER.top_movie_ids, [score + 2e-5 for score in USER.top_scores], "the scores differ"),
         (USER.top_movie_ids, USER.top_scores[:-1], "the scores differ"),
     ],
 )
