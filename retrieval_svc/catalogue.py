@@ -20,9 +20,9 @@ MAX_GENRES: Final = 100
 class Filter:
     """Which movies may be found; an empty genre list or an absent year sets no condition."""
 
-    genres_any: Sequence[str] = ()
-    genres_all: Sequence[str] = ()
-    genres_none: Sequence[str] = ()
+    genres_any: tuple[str, ...] = ()
+    genres_all: tuple[str, ...] = ()
+    genres_none: tuple[str, ...] = ()
     year_min: int | None = None
     year_max: int | None = None
 

@@ -95,7 +95,9 @@ class Retriever:
     def retrieve(self, queries: Sequence[Query]) -> list[Found]:
         """Answer n checked queries at once; each comes out as it would alone."""
         excluded = self._excluded_rows(queries)
-        passing = [self.finder.passing(query.filter) if query.filter else None for query in queries]
+        filters = {query.filter for query in queries if query.filter}
+        masks = {each: self.finder.passing(each) for each in filters}
+        passing = [masks.get(query.filter) for query in queries]
         hits = self._index.search(
             [
                 Search(query.retrieval, query.k, rows, mask)

@@ -12,7 +12,7 @@ from retrieval_svc.catalogue import NO_FILTER, Filter
 from retrieval_svc.external import excluded_by, find_named, movie_id_of
 from retrieval_svc.retriever import MAX_K, Found, Query, Retriever, Scarcity
 from twotower.arrays import FLOAT32, INT64, Embeddings, Ints, array_of
-from twotower.batch import answer_rows, only_answer, record_batch
+from twotower.batch import answer_rows, late_rows, only_answer, record_batch
 from twotower.codes import to_proto
 from twotower.errors import InvalidRequest, RequestError
 from twotower.metrics import stage
@@ -78,6 +78,8 @@ class RetrievalServicer(RetrievalServiceServicer):
                     result.error.CopyFrom(to_proto(answer))
                 else:
                     _fill(result.response, answer)  # in place: a message set is a message copied
+        for place, error in late_rows(request.users):  # many whole movies take their time
+            response.results[place].error.CopyFrom(to_proto(error))
         return response
 
     def FindSimilarMovies(  # noqa: N802
@@ -187,9 +189,9 @@ def _user(embedding: pb.UserEmbedding) -> _User:
 
 def _filter(condition: rpc.MovieFilter) -> Filter:
     return Filter(
-        genres_any=list(condition.genres_any),
-        genres_all=list(condition.genres_all),
-        genres_none=list(condition.genres_none),
+        genres_any=tuple(condition.genres_any),
+        genres_all=tuple(condition.genres_all),
+        genres_none=tuple(condition.genres_none),
         year_min=condition.year_min if condition.HasField("year_min") else None,
         year_max=condition.year_max if condition.HasField("year_max") else None,
     )

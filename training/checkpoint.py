@@ -101,6 +101,6 @@ def _code_digest() -> str:
     digest = hashlib.sha256()
     for package in _CODE:
         for path in sorted((root / package).glob("**/*")):
-            if path.suffix in (".py", ".c"):
+            if path.suffix in (".py", ".c", ".sh"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()

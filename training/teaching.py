@@ -22,7 +22,6 @@ from training.successors import Pairs, Scorer, longest_window
 from twotower.arrays import Bools, FeatureRows, Ints
 from twotower.features import HistorySpec, UserEncoder, best_scores, genre_directions, seconds_away
 from twotower.histories import NO_RATINGS, Histories
-from twotower.projection import softmax
 from twotower.statistics import UserSums
 
 _MOST_PREFIXES: Final = 4_096
@@ -44,6 +43,8 @@ _DESCRIBED: Final = 0.05
 _STRANGERS: Final = 0.01
 """The share of examples of which nothing is told."""
 _TINY: Final = 1e-6
+_HIDDEN: Final = -1e4
+"""The logit of what is left out: its softmax is 0."""
 _ALL_FOUND: Final = 2_048
 """Prefixes up to which all directions are found; of twice as many that takes a minute, the first ones a
 second."""
@@ -243,3 +244,12 @@ def _encode_described(encoder: UserEncoder, histories: Histories, chosen: Ints) 
     return encoder.encode(
         nobody, {place: statistics.of_user(int(user)) for place, user in enumerate(chosen)}
     )
+
+
+def softmax(logits: FeatureRows, hidden: Bools) -> FeatureRows:
+    """Over each row, 0 where hidden unless all is: float32, of the same shape."""
+    shown = np.where(hidden, np.float32(_HIDDEN), logits)
+    shown -= shown.max(axis=1, keepdims=True)
+    powers = np.exp(shown, out=shown)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers

@@ -71,8 +71,16 @@ def answer_rows(
             members, compute(model, [prepared for _, prepared in members]), strict=True
         ):
             answers[place] = answer
+    for place, late in late_rows(rows):
+        answers[place] = late
+    return answers
+
+
+def late_rows(rows: Sequence[Row]) -> list[tuple[int, DeadlineExceeded]]:
+    """The places of the rows that are past their deadline, and the error of each."""
     now = time.perf_counter()
-    return [_late(row, now) or answer for row, answer in zip(rows, answers, strict=True)]
+    late = [(place, _late(row, now)) for place, row in enumerate(rows)]
+    return [(place, error) for place, error in late if error]
 
 
 def record_batch(method: str, rows: Sequence[Row], answers: Sequence[object]) -> None:

@@ -8,13 +8,18 @@
 
 #include <stdint.h>
 
-/* The digest of this file, by which loops.py knows a library of another one. */
+/* How many rows are multiplied while they are in the nearest cache. */
+#define ROWS 32
+
+/* For loops.py: the digest of what this was compiled from, and what room it takes to multiply rows. */
 const char source[] = SOURCE;
+const int64_t rows_at_once = ROWS;
 
 typedef double f64x4 __attribute__((vector_size(32)));
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef float f32x8 __attribute__((vector_size(32)));
 typedef int32_t i32x8 __attribute__((vector_size(32)));
+typedef int64_t i64x4 __attribute__((vector_size(32)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(type, from) ({ type loaded_; __builtin_memcpy(&loaded_, (from), sizeof loaded_); loaded_; })
@@ -25,16 +30,17 @@ typedef int32_t i32x8 __attribute__((vector_size(32)));
 #include <cpuid.h>
 static int has_wide_vectors(void) {
     static int known = -1;
-    if (known < 0) {
+    int wide = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (wide < 0) {
         unsigned a, b, c, d, low, high;
-        int wide = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE);
+        wide = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE);
         if (wide) {
             __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
             wide = (low & 6) == 6 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
         }
-        known = wide;
+        __atomic_store_n(&known, wide, __ATOMIC_RELAXED);
     }
-    return known;
+    return wide;
 }
 #define EXPORT(result, name, parameters, arguments)                                                       \
     __attribute__((target("avx2"))) static result name##_wide parameters { return name##_body arguments; } \
@@ -51,6 +57,11 @@ INLINE float sum_of(f32x8 lanes) {
 
 INLINE f32x8 choose(i32x8 which, f32x8 yes, f32x8 no) {
     return (f32x8)(((i32x8)yes & which) | ((i32x8)no & ~which));
+}
+
+INLINE int is_any(i32x8 which) {
+    i64x4 halves = (i64x4)which;
+    return (halves[0] | halves[1] | halves[2] | halves[3]) != 0;
 }
 
 /* The sum of products of two vectors of any length. */
@@ -101,9 +112,6 @@ INLINE void softmax(int64_t movies, const float *logits, float sharpness, const 
         STORE(weights + m, weight);
     }
 }
-
-/* How many rows are multiplied while they are in the nearest cache. */
-#define ROWS 32
 
 /* Adds the weighted products of rows' coordinates, each pair once, to the lower triangle of products
  * (width, width). rows, weighted: (count, width), width a multiple of 16. */
@@ -297,7 +305,7 @@ INLINE float best_mean(int64_t count, const float *scores, int64_t best, float s
     return mean > least ? mean : least;
 }
 
-/* features.best_scores. scores: (users, count), count at least 1. means: (users). */
+/* features.best_scores. scores: (users, count). means: (users). */
 INLINE void best_means_body(
     int64_t users, int64_t count, const float *scores, int64_t best, float share, float least, float *means
 ) {
@@ -514,16 +522,16 @@ INLINE void search_body(
             const uint8_t *passing = mask_of[u] < 0 ? 0 : masks + mask_of[u] * count;
             int64_t *of_user = rows + u * most;
             float *best = scores + u * most;
-            float floor = found[u] == k[u] ? best[0] - rounding : -3;
+            float floor = found[u] == k[u] ? best[0] - rounding : -__builtin_inff();
             for (int64_t first = start; first < end; first += 8) {
                 const float *from = embeddings + first * width;
-                f32x8 near = (f32x8){0} - 4;
+                f32x8 near = (f32x8){0} - __builtin_inff();
                 if (first + 8 > end)
                     for (int64_t r = 0; first + r < end; r++) near[r] = exact_score(from + r * width, user, width);
                 else
                     near = width == 32 ? scores_of(from, 32, user) /* unrolled */ : scores_of(from, width, user);
                 i32x8 better = near > floor;
-                if (!__builtin_reduce_or(better)) continue;
+                if (!is_any(better)) continue;
                 for (int64_t r = 0; r < 8 && first + r < end; r++) {
                     int64_t row = first + r;
                     if (!better[r] || (passing && !passing[row])) continue;

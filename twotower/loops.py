@@ -21,9 +21,7 @@ from twotower.arrays import Bools, Embeddings, FeatureRows, Floats, Ints
 from twotower.manifest import sha256
 
 ROUNDING: Final = 1e-5
-"""More than twice what an inner product of float32 is off by, for vectors of unit norm."""
-_ROWS: Final = 32
-"""As in `loops.c`."""
+"""More than twice what an inner product of float32 is off by, of unit norm in up to 640 dimensions."""
 _INT, _FLOAT, _DOUBLE, _ARRAY = ctypes.c_int64, ctypes.c_float, ctypes.c_double, ctypes.c_void_p
 _BUFFER: Final = ctypes.c_char * 0
 _SIGNATURES: Final = {
@@ -44,13 +42,17 @@ _SIGNATURES: Final = {
 
 
 def _load() -> ctypes.CDLL:
-    file, source = (Path(__file__).with_name(name) for name in ("libloops.so", "loops.c"))
+    names = "libloops.so", "loops.c", "compile_loops.sh"
+    file, source, script = (Path(__file__).with_name(name) for name in names)
     try:
         library = ctypes.CDLL(str(file))
     except OSError as error:
         raise ImportError(f"{file} cannot be loaded, `make loops` compiles it: {error}") from error
-    digest = (ctypes.c_char * 64).in_dll(library, "source").value.decode()
-    if digest != sha256(source.read_bytes()):
+    try:
+        digest = (ctypes.c_char * 64).in_dll(library, "source").value.decode()
+    except ValueError:
+        digest = "none"
+    if digest != sha256(source.read_bytes() + script.read_bytes()):
         raise ImportError(f"{file} is of another {source.name}, `make loops` compiles it anew")
     for name, types in _SIGNATURES.items():
         function = getattr(library, name)
@@ -59,6 +61,7 @@ def _load() -> ctypes.CDLL:
 
 
 _LIBRARY: Final = _load()
+_ROWS: Final = int(_INT.in_dll(_LIBRARY, "rows_at_once").value)
 
 
 class Landmarks:
@@ -104,8 +107,7 @@ def best_means(scores: FeatureRows, *, best: int, share: float, least: float) ->
     scores = _array(scores, np.float32)
     users, movies = scores.shape
     means = np.empty((users, 1), dtype=np.float32)
-    if movies:
-        _LIBRARY.best_means(users, movies, *_at(scores), best, share, least, *_at(means))
+    _LIBRARY.best_means(users, movies, *_at(scores), best, share, least, *_at(means))
     return means
 
 
@@ -212,6 +214,7 @@ class Table:
         mask_of: (n,), which of them holds, -1 for none.
         """
         count, most = len(vectors), int(ks.max(initial=1))
+        _check_shape(vectors, (count, self._dim))
         vectors, ks = self._widened(vectors), _array(ks, np.int64)
         masks, mask_of = _array(masks, np.bool_), _array(mask_of, np.int64)
         excluded_offsets, excluded = _segments(excluded_offsets, excluded, self._rows)
@@ -232,9 +235,9 @@ class Table:
         return rows, scores, found
 
     def best(self, vectors: Embeddings, k: int) -> Ints:
-        """The k best rows for each vector, k at most the rows: int64 (n, k)."""
+        """The k best rows for each vector: int64 (n, k). Raises ValueError where there are fewer."""
         count = len(vectors)
-        rows, _, _ = self.search(
+        rows, _, found = self.search(
             vectors,
             ks=np.full(count, k),
             excluded_offsets=np.zeros(count + 1, np.int64),
@@ -242,10 +245,12 @@ class Table:
             masks=np.empty((0, self._rows), np.bool_),
             mask_of=np.full(count, -1),
         )
+        if (found < k).any():
+            raise ValueError(f"there are no {k} rows with a score, only {found.min()}")
         return rows
 
     def _widened(self, vectors: Embeddings) -> Embeddings:
-        width = _up_to(self._dim, 8)
+        width = max(_up_to(self._dim, 8), 8)
         if width == self._dim:
             return _array(vectors, np.float32)
         widened = np.zeros((len(vectors), width), dtype=np.float32)
@@ -259,7 +264,7 @@ def _array(values: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 def _at(*arrays: npt.NDArray[Any]) -> list[int]:
     return [
-        # A third of the time of NumPy's own, which read-only arrays need.
+        # A third of the time of `array.ctypes`; a read-only array allows that alone.
         ctypes.addressof(_BUFFER.from_buffer(array.data)) if array.flags.writeable else array.ctypes.data
         for array in arrays
     ]

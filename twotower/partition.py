@@ -17,6 +17,7 @@ from twotower.npz import read_arrays, write_arrays
 
 PARTITION: Final = "partition.npz"
 _ARRAYS: Final = ("centroids", "cells", "probes")
+_NORM_TOLERANCE: Final = 1e-3
 _NEARLY_ALL: Final = 31 / 32
 _MANY: Final = 0.25
 """Of the cells; to look through more takes no less than to look through all movies that may be found."""
@@ -70,6 +71,9 @@ class Partition:
         cells = len(self.centroids)
         if self.centroids.shape != (cells, dim) or not np.isfinite(self.centroids).all():
             raise BundleError(f"{PARTITION}: centroids is not of finite numbers in {dim} dimensions")
+        norms = np.linalg.norm(self.centroids.astype(np.float64), axis=1)
+        if not (np.abs(norms - 1) <= _NORM_TOLERANCE).all():
+            raise BundleError(f"{PARTITION}: a centroid is not of unit norm")
         if self.cells.shape != (movies,):
             raise BundleError(
                 f"{PARTITION}: cells has shape {self.cells.shape}, movies.csv has {movies} movies"

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-import numpy as np
-
 from twotower.arrays import Bools, FeatureRows
 from twotower.loops import Landmarks
 
-_HIDDEN: Final = -1e4
-"""The logit of what is left out: its softmax is 0."""
 _FLATTER: Final = 2.4
 _SPREAD: Final = 0.1
 """The least squares fit weighs movies by a softmax so much flatter, this share of it by all alike."""
@@ -59,12 +55,3 @@ class SoftmaxProjection:
     @cached_property
     def _landmarks(self) -> Landmarks:
         return Landmarks(self.vectors)
-
-
-def softmax(logits: FeatureRows, hidden: Bools) -> FeatureRows:
-    """Over each row, 0 where hidden unless all is: float32, of the same shape."""
-    shown = np.where(hidden, np.float32(_HIDDEN), logits)
-    shown -= shown.max(axis=1, keepdims=True)
-    powers = np.exp(shown, out=shown)
-    powers /= powers.sum(axis=1, keepdims=True)
-    return powers

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from builders import LAW, unit_rows
 from twotower import loops
-from twotower.arrays import Bools, FeatureRows, Floats, Ints
+from twotower.arrays import Bools, FeatureRows, Floats
 
 SEEDS = st.integers(0, 2**32 - 1)
 RULE = {"best": 100, "share": 0.05, "least": 1e-6}
@@ -167,11 +169,15 @@ def test_what_lies_outside_of_an_array_is_refused(
         {"mask_of": np.array([-2])},
         {"masks": np.ones((1, 5), np.bool_)},
         {"ks": np.array([1, 1])},
+        {"vectors": unit_rows(np.random.default_rng(0), 1, 7)},
+        {"vectors": unit_rows(np.random.default_rng(0), 1, 16)},
+        {"vectors": unit_rows(np.random.default_rng(0), 1, 8)[0]},
     ],
 )
-def test_a_search_outside_of_its_arrays_is_refused(changed: dict[str, Ints | Bools]) -> None:
+def test_a_search_outside_of_its_arrays_is_refused(changed: dict[str, npt.NDArray[Any]]) -> None:
     rows = unit_rows(np.random.default_rng(0), 9, 8)
-    right: dict[str, Ints | Bools] = {
+    right: dict[str, npt.NDArray[Any]] = {
+        "vectors": rows[:1],
         "ks": np.array([3]),
         "excluded_offsets": np.array([0, 0]),
         "excluded": np.empty(0, np.int64),
@@ -179,8 +185,20 @@ def test_a_search_outside_of_its_arrays_is_refused(changed: dict[str, Ints | Boo
         "mask_of": np.array([-1]),
     }
     table = loops.Table(rows)
-    found, _, counts = table.search(rows[:1], **right)
+    found, _, counts = table.search(**right)
     assert found[0, 0] == 0
     assert counts.tolist() == [3]
     with pytest.raises((IndexError, ValueError)):
-        table.search(rows[:1], **(right | changed))
+        table.search(**(right | changed))
+
+
+def test_more_rows_than_there_are_is_refused() -> None:
+    rows = unit_rows(np.random.default_rng(0), 9, 8)
+    assert_array_equal(loops.Table(rows).best(rows[:1], 9)[0], np.argsort(-(rows @ rows[0])))
+    with pytest.raises(ValueError, match="there are no 10 rows with a score, only 9"):
+        loops.Table(rows).best(rows[:1], 10)
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (0, 5)])
+def test_means_of_nothing_are_the_least(shape: tuple[int, int]) -> None:
+    assert (loops.best_means(np.empty(shape, np.float32), **RULE) == np.float32(RULE["least"])).all()

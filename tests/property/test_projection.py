@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
 from builders import LAW
+from training.teaching import softmax
 from twotower.arrays import Bools, FeatureRows, Floats
-from twotower.projection import SoftmaxProjection, softmax
+from twotower.projection import SoftmaxProjection
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -72,9 +72,9 @@ def test_an_empty_filter_passes_everything_and_is_false() -> None:
 @pytest.mark.parametrize(
     "condition",
     [
-        Filter(genres_any=["Drama"]),
-        Filter(genres_all=["Drama"]),
-        Filter(genres_none=["Drama"]),
+        Filter(genres_any=("Drama",)),
+        Filter(genres_all=("Drama",)),
+        Filter(genres_none=("Drama",)),
         Filter(year_min=0),
         Filter(year_max=0),
     ],
@@ -87,7 +87,7 @@ def test_a_movie_without_a_year_passes_no_condition_on_years() -> None:
     row = next(row for row, (_, _, year, _) in enumerate(MOVIES) if year is None)
     assert not FINDER.passing(Filter(year_min=-9999))[row]
     assert not FINDER.passing(Filter(year_max=9999))[row]
-    assert FINDER.passing(Filter(genres_any=["Drama"]))[row]
+    assert FINDER.passing(Filter(genres_any=("Drama",)))[row]
 
 
 def test_a_filter_leaves_the_next_one_alone() -> None:

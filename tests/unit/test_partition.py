@@ -153,6 +153,7 @@ def test_a_divided_bundle_is_read_as_written_and_answers(tmp_path: Path) -> None
         (replace(HALVES, centroids=HALVES.centroids[:, :7]).write(), "finite numbers in 8 dimensions"),
         (replace(HALVES, centroids=HALVES.centroids * np.float32(np.nan)).write(), "finite numbers"),
         (replace(HALVES, centroids=HALVES.centroids[0]).write(), "centroids is not float32 in 2 dim"),
+        (replace(HALVES, centroids=HALVES.centroids * np.float32(20)).write(), "not of unit norm"),
         (replace(HALVES, cells=HALVES.cells[:-1]).write(), "has shape (11,), movies.csv has 12 movies"),
         (replace(HALVES, cells=HALVES.cells + 1).write(), "a movie lies in none of the 2 cells"),
         (replace(HALVES, cells=HALVES.cells - 1).write(), "a movie lies in none of the 2 cells"),

@@ -14,7 +14,7 @@ from twotower.errors import BundleError, InvalidRequest, MovieNotFound
 
 BUNDLE = make_bundle()
 ALL_IDS = tuple(MOVIE_IDS.tolist())
-ACTION = Filter(genres_any=["Action"])
+ACTION = Filter(genres_any=("Action",))
 ACTION_IDS = [movie_id for movie_id, _, _, genres in MOVIES if "Action" in genres]
 USER = unit_rows(np.random.default_rng(5), 1)[0]
 
@@ -203,7 +203,7 @@ def test_exclusions_have_a_limit(retriever: Retriever) -> None:
 
 def test_a_faulty_filter_is_named(retriever: Retriever) -> None:
     with pytest.raises(InvalidRequest, match="no such genre as 'Farce'") as caught:
-        retriever.check(query(condition=Filter(genres_none=["Farce"])))
+        retriever.check(query(condition=Filter(genres_none=("Farce",))))
     assert caught.value.field == "filter.genres_none[0]"
 
 
