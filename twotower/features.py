@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from twotower.arrays import Bools, FeatureRows, Floats
 from twotower.factors import MovieFactors
-from twotower.histories import Histories, flag_sums, segment_sums, weighted_ridge
-from twotower.loops import best_means, score_landmarks
+from twotower.histories import Histories, segment_sums
+from twotower.loops import best_means, flag_sums, score_landmarks, weighted_ridge
 from twotower.projection import SoftmaxProjection
 from twotower.statistics import MovieSums, UserStatistics, UserSums, ratio
 

@@ -13,8 +13,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from twotower import loops
-from twotower.arrays import Bools, FeatureRows, Floats, Ints
+from twotower.arrays import Floats, Ints
 
 RATINGS_AT_ONCE: Final = 2**19
 USERS_AT_ONCE: Final = 2_048
@@ -132,37 +131,12 @@ def segment_sums(values: Floats, offsets: Ints) -> Floats:
     return sums
 
 
-def flag_sums(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Floats:
-    """Sums of a table's rows of flags over each segment, under each of k weights: (n, k, columns).
-
-    rows: (ratings,), of the table (movies, columns). weights: (k, ratings).
-    """
-    return loops.sum_flags(offsets, rows, flags, weights=weights)
-
-
-def weighted_ridge(
-    offsets: Ints,
-    rows: Ints,
-    table: FeatureRows,
-    *,
-    targets: Floats,
-    weights: Floats,
-    precision: Floats,
-) -> FeatureRows:
-    """The most probable coefficients of each segment's targets, prior mean 0: float32 (n, k).
-
-    rows, targets, weights: (ratings,), rows of the table (movies, k). precision: (k, k), of the prior,
-    in units of the noise's.
-    """
-    return loops.regress(offsets, rows, table, targets=targets, weights=weights, precision=precision)
-
-
 def weighted_moments(
     offsets: Ints, design: Floats, targets: Floats, weights: Floats, precision: Floats
 ) -> tuple[Floats, Floats]:
     """Each segment's posterior precision (n, k, k), and what its coefficients are that times (n, k).
 
-    design: (ratings, k), the rows themselves; otherwise as of `weighted_ridge`.
+    design: (ratings, k), the rows themselves; otherwise as of `loops.weighted_ridge`.
     """
     precisions = np.empty((len(offsets) - 1, *precision.shape))
     moments = np.empty(precisions.shape[:2])

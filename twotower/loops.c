@@ -349,7 +349,7 @@ EXPORT(
      rated)
 )
 
-/* histories.flag_sums. weights: (kinds, ratings). flags: (movies, width) of 0 and 1. sums: (users, kinds, width). */
+/* loops.flag_sums. weights: (kinds, ratings). flags: (movies, width) of 0 and 1. sums: (users, kinds, width). */
 INLINE void sum_flags_body(
     int64_t users, const int64_t *offsets, int64_t kinds, int64_t ratings, const double *weights,
     const int64_t *rows, int64_t width, const uint8_t *flags, double *sums
@@ -371,7 +371,7 @@ EXPORT(
     (users, offsets, kinds, ratings, weights, rows, width, flags, sums)
 )
 
-/* histories.weighted_ridge. table: (movies, size). precision: (size, size). found: (users, size).
+/* loops.weighted_ridge. table: (movies, size). precision: (size, size). found: (users, size).
  * doubles: (width + 1) * width. floats: (width + 2 * ROWS) * width; width is the size to a multiple of 16. */
 INLINE void regress_body(
     int64_t users, const int64_t *offsets, const int64_t *rows, int64_t size, int64_t width, const float *table,

@@ -146,8 +146,11 @@ def score_landmarks(
     return scores, rated
 
 
-def sum_flags(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Floats:
-    """`histories.flag_sums`. weights: (kinds, ratings). Gives float64 (n, kinds, columns)."""
+def flag_sums(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Floats:
+    """Sums of rows of flags over each segment, under each of k weights: float64 (n, k, columns).
+
+    rows: (ratings,), of the table (movies, columns). weights: (k, ratings).
+    """
     users, (movies, columns), kinds = len(offsets) - 1, flags.shape, len(weights)
     offsets, rows = _segments(offsets, rows, movies)
     weights, flags = _array(weights, np.float64), _array(flags, np.bool_)
@@ -159,7 +162,7 @@ def sum_flags(offsets: Ints, rows: Ints, flags: Bools, *, weights: Floats) -> Fl
     return sums
 
 
-def regress(
+def weighted_ridge(
     offsets: Ints,
     rows: Ints,
     table: FeatureRows,
@@ -168,7 +171,11 @@ def regress(
     weights: Floats,
     precision: Floats,
 ) -> FeatureRows:
-    """`histories.weighted_ridge`. Gives float32 (n, size) of a table (movies, size)."""
+    """The most probable coefficients of each segment's targets, prior mean 0: float32 (n, k).
+
+    rows, targets, weights: (ratings,), rows of the table (movies, k). precision: (k, k), of the prior,
+    in units of the noise's.
+    """
     users, (movies, size) = len(offsets) - 1, table.shape
     offsets, rows = _segments(offsets, rows, movies)
     table, precision = _array(table, np.float32), _array(precision, np.float64)

@@ -12,7 +12,8 @@ from typing import Self
 import numpy as np
 
 from twotower.arrays import Bools, Floats, Ints
-from twotower.histories import Histories, flag_sums, segment_sums
+from twotower.histories import Histories, segment_sums
+from twotower.loops import flag_sums
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from twotower.histories import (
     Histories,
     segment_sums,
     weighted_moments,
-    weighted_ridge,
 )
+from twotower.loops import weighted_ridge
 from twotower.statistics import UserSums
 
 Times = list[list[int]]

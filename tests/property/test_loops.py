@@ -116,7 +116,7 @@ def test_a_regression_of_many_ratings_is_that_of_double_precision(
     table = random.normal(size=(50, size)).astype(np.float32)
     rows, (targets, weights) = random.integers(50, size=ratings), random.random((2, ratings))
     precision = np.eye(size) * 3 + 0.5
-    (found,) = loops.regress(
+    (found,) = loops.weighted_ridge(
         np.array([0, ratings]), rows, table, targets=targets, weights=weights, precision=precision
     )
     design = table[rows].astype(np.float64)
@@ -133,7 +133,7 @@ def test_flags_are_summed_exactly(seed: int, counts: list[int], kinds: int) -> N
         random.integers(6, size=offsets[-1]),
         random.integers(0, 11, (kinds, offsets[-1])) / 2,
     )
-    sums = loops.sum_flags(offsets, rows, flags, weights=weights)
+    sums = loops.flag_sums(offsets, rows, flags, weights=weights)
     for user, (start, stop) in enumerate(pairwise(offsets)):
         assert_array_equal(sums[user], weights[:, start:stop] @ flags[rows[start:stop]].astype(float))
 
@@ -157,7 +157,7 @@ def test_what_lies_outside_of_an_array_is_refused(
     offsets: list[int], rows: list[int], weights: Floats, error: str
 ) -> None:
     with pytest.raises((IndexError, ValueError), match=error):
-        loops.sum_flags(np.array(offsets), np.array(rows), FLAGS, weights=weights)
+        loops.flag_sums(np.array(offsets), np.array(rows), FLAGS, weights=weights)
 
 
 @pytest.mark.parametrize(

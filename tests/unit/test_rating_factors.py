@@ -17,7 +17,7 @@ from training.ridge import GroupedRows, Prior
 from training.splits import Fold
 from twotower.arrays import Floats, Ints
 from twotower.features import Fading
-from twotower.histories import weighted_ridge
+from twotower.loops import weighted_ridge
 
 FADING = Fading(half_life=10.0, floor=0.5)
 CONFIG = FactorConfig(
